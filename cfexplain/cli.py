@@ -1,0 +1,246 @@
+"""argv -> command -> Hydra -> run -> exit code. Nothing here loads torch; Hydra loads only once a command is known."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
+from cfexplain.reporting.console import complain
+from cfexplain.version import VERSION
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from cfexplain.compose import CommandLine
+
+COMMANDS = {
+    "train": "train a detector and the generator of its counterfactuals",
+    "explain": "write counterfactuals of anomalies: pictures, samples.csv, report.html",
+    "evaluate": "measure a run: metrics.json, a table, report.html",
+}
+USAGE = "\n".join([
+    "cfexplain: what would this anomaly look like if it were normal?",
+    "",
+    "usage: cfexplain <command> [key=value ...] [-m] [--json]",
+    "",
+    *(f"  {name:10}{text}" for name, text in COMMANDS.items()),
+    "",
+    "  cfexplain train                 about four minutes on two cores, nothing to download",
+    "  cfexplain explain run=latest",
+    "  cfexplain evaluate run=latest",
+    "",
+    "cfexplain <command> --help shows its groups and examples. Tab completion: eval \"$(cfexplain -sc install=bash)\"",
+])
+INTERRUPTED = 75
+MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device", "stage")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done, 1 failed, 2 usage or config, 3 data or run missing or damaged, 75 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+        return code
+    except CfexplainError as error:
+        complain(str(error))
+        return error.exit_code
+    except BrokenPipeError:  # `cfexplain --help | head`: the reader has left, which is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _main(argv: list[str]) -> int:
+    if not argv:
+        print(USAGE, file=sys.stderr)
+        return 2
+    if argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if "--version" in argv:
+        print(f"cfexplain {VERSION}")
+        return 0
+    if argv[0] in ("-sc", "--shell-completion", "--shell_completion"):
+        return _complete(argv)
+    if argv[0] not in COMMANDS:
+        raise ConfigError(f"no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)} Commands: {', '.join(COMMANDS)}")
+    return _dispatch(argv[0], argv[1:])
+
+
+def _dispatch(command: str, argv: list[str]) -> int:
+    from cfexplain import compose
+
+    line = compose.parse(command, argv)
+    flags = line.flags
+    if flags.help or flags.hydra_help:
+        return _call_hydra(line, [])
+    if flags.multirun and (flags.cfg or flags.info):
+        raise ConfigError("-m runs a sweep and --cfg or --info shows a config: give one of them")
+    configs = list(compose.compositions(line))
+    if flags.cfg or flags.info:
+        return _call_hydra(line, [])
+    first = [_built(command, cfg) for cfg in configs][0]  # all are built, for their checks
+    module = importlib.import_module(f"cfexplain.commands.{command}")
+    if not flags.multirun:
+        module.check_device(first.device)
+    if first.dry_run:
+        if flags.multirun:
+            raise ConfigError("dry_run=true checks one run: leave -m out")
+        return module.dry_run(first, _planned(command, first))
+    with _terminate_as_interrupt():
+        if flags.multirun:
+            return _sweep(line, first)
+        return _run_once(line, configs[0], first)
+
+
+def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
+    from cfexplain import compose
+    from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
+
+    if config.run_dir is None:
+        folder = make_run_folder(_planned(line.command, config).parent)
+    else:
+        folder = Path(config.run_dir)
+        _check_same_run(folder, cfg)
+        claim_run_folder(folder)
+    _call_hydra(line, [f"hydra.run.dir={compose.quoted(str(folder))}"])
+    return _exit_code(folder)
+
+
+def _sweep(line: CommandLine, config: Any) -> int:
+    from cfexplain import compose
+    from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
+
+    if config.run_dir is None:
+        folder = make_run_folder(Path(config.output_root) / line.command, prefix="sweep-")
+    else:
+        folder = Path(config.run_dir)
+        claim_run_folder(folder)
+    places = [f"hydra.sweep.dir={compose.quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
+    code = _call_hydra(line, places)
+    jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
+    return max([code, *map(_exit_code, jobs)])
+
+
+def _call_hydra(line: CommandLine, overrides: list[str]) -> int:
+    """Hydra's own main: sweeps, launchers, --cfg, --info, completion and .hydra/ are its work."""
+    import hydra
+
+    ours = [*line.hydra_overrides, f"hydra.job.name={line.command}", *overrides]
+    before = sys.argv
+    sys.argv = [f"cfexplain {line.command}", *line.options, *line.overrides, *ours]
+    try:
+        hydra.main(version_base="1.3", config_path=str(line.config_dir), config_name=line.config_name)(_task)()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _task(cfg: DictConfig) -> float:
+    """One job, possibly in a process of its own on another machine. Its exit code goes into run.json."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from cfexplain import config as configs
+    from cfexplain.commands.job import run_job
+
+    hydra_config = HydraConfig.get()
+    command = hydra_config.job.name
+    folder = _relative(Path(hydra_config.runtime.output_dir))
+    argv = ["cfexplain", command, *hydra_config.overrides.task]
+    saved = OmegaConf.merge(cfg, {"run_dir": None}) if cfg.run_dir is not None else cfg
+    return run_job(command, lambda: _built(command, cfg), configs.to_yaml(saved), folder, argv)
+
+
+def _built(command: str, cfg: DictConfig) -> Any:
+    from cfexplain import config
+
+    module = importlib.import_module(f"cfexplain.commands.{command}")
+    return config.build_root(cfg, module.CONFIG)
+
+
+def _planned(command: str, config: Any) -> Path:
+    """The folder of a run; the stamp is drawn when it is made."""
+    from cfexplain.reporting.run_folder import safe_name, stamped_name
+
+    if config.run_dir is not None:
+        return Path(config.run_dir)
+    module = importlib.import_module(f"cfexplain.commands.{command}")
+    return Path(config.output_root) / command / safe_name(module.slug(config)) / stamped_name()
+
+
+def _check_same_run(folder: Path, cfg: DictConfig) -> None:
+    """run_dir continues a run: the config in it must be this one."""
+    from cfexplain import config
+
+    if not (folder / "config.yaml").exists():
+        return
+    new = config.plain(cfg)
+    key = config.first_difference(config.read(folder / "config.yaml"), new, ignore=MAY_DIFFER)
+    if key is not None:
+        raise ConfigError(f"run_dir={folder} holds a run with another {key}; give another run_dir, or the same {key}")
+
+
+def _relative(folder: Path) -> Path:
+    """As the user would type it, where it lies below the working directory."""
+    try:
+        return folder.relative_to(Path.cwd())
+    except ValueError:
+        return folder
+
+
+def _exit_code(folder: Path) -> int:
+    """As the job itself wrote it; 1 where it died before it could."""
+    try:
+        code = json.loads((folder / "run.json").read_text(encoding="utf-8"))["exit_code"]
+    except (OSError, ValueError, KeyError):
+        return 1
+    return 1 if code is None else int(code)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, with its state written. Jobs of a cluster keep their launcher's handlers."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complete(argv: list[str]) -> int:
+    """Hydra's bash hook knows programs without commands: complete the command, then hand the rest to its config."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    query = argv[1] if len(argv) > 1 else ""
+    if query.startswith("query="):
+        if len(words) <= 2:
+            print(" ".join(name for name in COMMANDS if name.startswith(words[-1] if len(words) > 1 else "")))
+            return 0
+        if words[1] not in COMMANDS:
+            return 0
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    command = words[1] if query.startswith("query=") else "train"
+    from cfexplain import compose
+
+    sys.argv = ["cfexplain", *argv]
+    import hydra
+
+    hydra.main(version_base="1.3", config_path=str(compose.conf_dir()), config_name=command)(_task)()
+    return 0

@@ -1,0 +1,1 @@
+"""train, explain, evaluate: the only wiring."""

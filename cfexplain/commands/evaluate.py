@@ -1,0 +1,143 @@
+"""cfexplain evaluate: every metric of a run, in metrics.json, as a table and as a page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.commands.job import Job
+from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
+from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.metrics.base import MetricInputs, MetricSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from cfexplain.types import Explanations, Splits
+
+__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
+HEADLINES = ("cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """conf/evaluate.yaml, typed."""
+
+    run: str
+    runtime: Runtime
+    metric: dict[str, MetricSpec]
+    seed: int | None
+    num_grid_images: int
+    device: Device
+    output_root: str
+    run_dir: str | None
+    cache_dir: str
+    dry_run: bool
+    json: bool
+    allow_custom_code: bool
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
+        if self.num_grid_images < 1:
+            raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
+        if not self.metric:
+            raise ValueError("metric must name at least one metric, like metric=[auroc]")
+
+    def open(self) -> TrainedRun:
+        return open_run(self.run, self.output_root, self.cache_dir, self.allow_custom_code, ("explain", "train"))
+
+
+CONFIG = EvaluateConfig
+
+
+def slug(config: EvaluateConfig) -> str:
+    return config.open().slug
+
+
+def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
+    return f"open {folder / 'report.html'}"
+
+
+def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
+    trained = config.open()
+    device = start_torch(config.runtime, config.device)
+    seed = trained.config.seed if config.seed is None else config.seed
+    job.folder.update(seed=seed, device=device_name(device), parents=trained.parents)
+    with job.timed("data"):
+        splits = trained.config.dataset.load()
+    with job.timed("explain"):
+        inputs = _inputs(config, job, trained, splits, device, seed)
+    metrics: dict[str, float | str] = {}
+    for number, (name, spec) in enumerate(config.metric.items(), start=1):
+        job.reporter.say(f"metric {number}/{len(config.metric)}: {name}")
+        with job.timed(name):
+            metrics |= spec.compute(inputs)
+        job.folder.write_metrics(metrics)  # after each: a later failure must not cost the earlier numbers
+    _report(config, job, trained, inputs.explanations, metrics)
+    return metrics
+
+
+def dry_run(config: EvaluateConfig, planned: Path) -> int:
+    from cfexplain.commands.train import counts
+    from cfexplain.reporting.console import Reporter
+
+    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
+    trained = config.open()
+    device = start_torch(config.runtime, config.device)
+    trained.load_model(device)
+    reporter.say(counts(trained.config.dataset.load()))
+    reporter.say(f"run: {trained.folder}; metrics: {', '.join(config.metric)}")
+    reporter.say(f"device: {device_name(device)}")
+    reporter.say(f"folder (not made): {planned}")
+    return 0
+
+
+def _inputs(
+    config: EvaluateConfig, job: Job, trained: TrainedRun, splits: Splits, device: torch.device, seed: int
+) -> MetricInputs:
+    from cfexplain.commands.saved_explanations import load_explanations
+    from cfexplain.detectors.fitting import fit_detector
+    from cfexplain.detectors.network import logits_of
+    from cfexplain.explanation.explain import explain_images
+
+    model = trained.load_model(device)
+    if trained.explained is None:
+        explanations = explain_images(model, splits.test_anomalies, device)
+    else:
+        explanations = load_explanations(trained.explained, f"explain again: cfexplain explain run={trained.folder}")
+    return MetricInputs(
+        splits=splits,
+        model=model,
+        explanations=explanations,
+        explain=lambda images: explain_images(model, images, device),
+        fit_detector=lambda other, seed: fit_detector(trained.config.detector, other, seed, device, job.reporter),
+        device=device,
+        seed=seed,
+        cache_dir=Path(config.cache_dir),
+        test_normal_logits=logits_of(model.detector, splits.test_normals.images, device),
+    )
+
+
+def _report(
+    config: EvaluateConfig, job: Job, trained: TrainedRun, explanations: Explanations,
+    metrics: dict[str, float | str],
+) -> None:
+    from cfexplain.reporting.grids import counterfactual_grid, spread
+    from cfexplain.reporting.html import write_report
+    from cfexplain.reporting.tables import print_table
+
+    job.reporter.end_stage()
+    print_table(metrics, job.reporter.stream)
+    picture = job.folder.images / "counterfactuals.png"
+    counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images)).save(picture)
+    facts = {
+        "trained model": trained.folder,
+        "images explained": len(explanations.sources),
+        "seed of the judges": job.folder.record["seed"],
+    }
+    pictures = [("Anomalies and their counterfactuals, with anomaly scores", picture)]
+    notes = job.folder.record["warnings"]
+    write_report(job.folder.path / "report.html", f"Evaluation: {trained.slug}", facts, pictures, metrics, notes)

@@ -1,0 +1,125 @@
+"""One run of a command in its folder, from the first line of the log to the exit code in run.json."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
+from cfexplain.reporting.console import Reporter, as_clock, complain, peak_memory_mb
+from cfexplain.reporting.run_folder import RunFolder, point_latest
+from cfexplain.reporting.tables import as_text
+
+log = logging.getLogger("cfexplain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a command writes to."""
+
+    folder: RunFolder
+    reporter: Reporter
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note the part's duration in run.json."""
+        started = time.monotonic()
+        yield
+        timings = self.folder.record["timings_seconds"] | {part: round(time.monotonic() - started, 3)}
+        self.folder.update(timings_seconds=timings)
+
+    def note(self, text: str) -> None:
+        """A caveat: said now, and kept in run.json beside the numbers."""
+        if text not in self.folder.record["warnings"]:
+            self.folder.update(warnings=[*self.folder.record["warnings"], text])
+            self.reporter.say(f"note: {text}")
+
+
+def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Path, argv: list[str]) -> float:
+    """Run and record. Returns the headline metric for a sweeper, nan where the run failed; never raises but to stop.
+
+    build: gives the command's config; its mistakes are the job's mistakes, so that a sweep's other jobs still run.
+    """
+    module = importlib.import_module(f"cfexplain.commands.{command}")
+    started = time.monotonic()
+    run = RunFolder(folder)
+    run.begin(command, argv, config_yaml, seed=None)
+    reporter, as_json, output_root = Reporter(sys.stdout, folder / "history.jsonl"), False, None
+    metrics: dict[str, float | str] = {}
+    status, code, stop = "failed", 1, None
+    try:
+        config = build()
+        as_json, output_root = config.json, Path(config.output_root)
+        if as_json:
+            reporter.stream = sys.stderr
+        job = Job(folder=run, reporter=reporter)
+        log.info("%s", " ".join(argv))
+        with _warnings_as_notes(job):
+            metrics = module.run(config, job)
+        status, code = "done", 0
+    except CfexplainError as error:
+        status, code = ("interrupted" if isinstance(error, Interrupted) else "failed"), error.exit_code
+        log.exception("%s", error)
+        complain(str(error))
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        status, code, stop = "interrupted", Interrupted.exit_code, error
+        log.exception("interrupted")
+    except Exception as error:  # noqa: BLE001: the boundary: the traceback goes to the log, one line to the user
+        log.exception("failed")
+        complain(f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})")
+    seconds = time.monotonic() - started
+    timings = run.record["timings_seconds"] | {"total": round(seconds, 3)}
+    run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=round(peak_memory_mb(), 1))
+    if code == 0 and output_root is not None:
+        point_latest(output_root, command, folder)
+    if not isinstance(stop, BrokenPipeError):
+        _say_end(reporter, module, run, metrics, seconds)
+        if as_json:
+            result = {"status": status, "exit_code": code, "run": str(folder), "metrics": metrics}
+            print(json.dumps(result), flush=True)
+    if stop is not None:
+        raise stop
+    return float(metrics.get(module.HEADLINES[0], math.nan))
+
+
+def _say_end(
+    reporter: Reporter, module: Any, run: RunFolder, metrics: dict[str, float | str], seconds: float
+) -> None:
+    """Status, headline numbers, wall time, folder, next command: also after a failure."""
+    status = run.record["status"]
+    numbers = " ".join(f"{key} {as_text(metrics[key])}" for key in module.HEADLINES if key in metrics)
+    reporter.say(f"{status} in {as_clock(seconds)}{'; ' + numbers if numbers else ''}")
+    reporter.say(f"folder: {run.path}")
+    if status == "interrupted":
+        words = [word for word in run.record["argv"] if not word.startswith("run_dir=")]
+        reporter.say(f"to continue: {' '.join(words)} run_dir={run.path}")
+    elif status == "done" and (following := module.next_command(run.path, metrics)):
+        reporter.say(f"next: {following}")
+    elif status == "failed":
+        reporter.say(f"log: {run.path / 'cfexplain.log'}")
+
+
+@contextmanager
+def _warnings_as_notes(job: Job) -> Iterator[None]:
+    """CfexplainWarnings are meant for the reader; other libraries' warnings go to the log."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, CfexplainWarning):
+            job.note(str(message))
+        else:
+            log.warning("%s: %s", category.__name__, message)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CfexplainWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,64 @@
+"""How a run uses the machine: device, threads, determinism. Changes no number on a CPU but by the threads' order of sums."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+NO_CUDA = "device=cuda, but there is no CUDA device here; use device=auto or device=cpu"
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, NVIDIA under WSL, AMD
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """num_threads: null leaves torch's choice. deterministic: refuse operations whose result varies between runs."""
+
+    num_threads: int | None
+    deterministic: bool
+    allow_tf32: bool
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be >= 1 or null, got {self.num_threads}")
+
+
+def check_device(device: Device) -> None:
+    """ConfigError for a GPU that cannot be there, found without loading torch."""
+    if device is Device.cuda and sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES):
+        raise ConfigError(NO_CUDA)
+
+
+def start_torch(runtime: Runtime, device: Device) -> torch.device:
+    """Set torch up for this process and choose the device."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts
+    import torch
+
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError(NO_CUDA)
+    if runtime.num_threads is not None:
+        torch.set_num_threads(runtime.num_threads)
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
+    use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

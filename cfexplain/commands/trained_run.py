@@ -1,0 +1,111 @@
+"""A finished train run, opened again: its config first, its networks when they are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain import config as configs
+from cfexplain.commands.train import TrainConfig
+from cfexplain.commands.train import slug as train_slug
+from cfexplain.errors import DataError
+from cfexplain.reporting.files import read_json
+from cfexplain.reporting.run_folder import find_run
+from cfexplain.types import ImageShape
+
+if TYPE_CHECKING:
+    import torch
+
+    from cfexplain.detectors.network import Detector
+    from cfexplain.explanation.model import FittedModel
+
+REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """folder: of the train run; explained: of the explain run that led here, or None."""
+
+    folder: Path
+    explained: Path | None
+    config: TrainConfig
+
+    @property
+    def slug(self) -> str:
+        return train_slug(self.config)
+
+    @property
+    def parents(self) -> list[str]:
+        return [str(self.folder), *([str(self.explained)] if self.explained else [])]
+
+    def image_shape(self) -> ImageShape:
+        from cfexplain.commands import checkpoints
+
+        path, remedy = self.folder / "checkpoints" / "generator.pt", REMEDY.format(folder=self.folder)
+        return _image_shape(checkpoints.load(path, remedy), path, remedy)
+
+    def load_model(self, device: torch.device) -> FittedModel:
+        return load_model(self, device)
+
+
+def open_run(
+    run: str, output_root: str, cache_dir: str, allow_custom_code: bool, commands: tuple[str, ...] = ("train",)
+) -> TrainedRun:
+    """Find a run and read its config; torch stays unloaded. `commands`: whose runs are taken, best first."""
+    folder, explained = find_run(run, Path(output_root), commands), None
+    if read_json(folder / "run.json")["command"] == "explain":
+        explained, folder = folder, Path(read_json(folder / "run.json")["parents"][0])
+        if not (folder / "run.json").is_file():
+            raise DataError(f"{explained} explains {folder}, which is gone; train one: cfexplain train")
+    if not (folder / "checkpoints" / "generator.pt").is_file():
+        status = read_json(folder / "run.json").get("status")
+        raise DataError(
+            f"{folder} has no trained generator (status: {status}); finish it: cfexplain train --from "
+            f"{folder / 'config.yaml'} stage=all run_dir={folder}"
+        )
+    values = configs.read(folder / "config.yaml")
+    if isinstance(values.get("dataset"), dict):
+        values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
+    return TrainedRun(
+        folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
+    )
+
+
+def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
+    from cfexplain.commands import checkpoints
+    from cfexplain.detectors.network import build_detector
+
+    values = checkpoints.load(path, remedy)
+    detector = build_detector(config.detector, _image_shape(values, path, remedy), config.seed)
+    checkpoints.restore(detector, values, "detector", path, remedy)
+    return detector.to(device).eval().requires_grad_(False)
+
+
+def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
+    from cfexplain.commands import checkpoints
+    from cfexplain.explanation.model import FittedModel
+
+    remedy = REMEDY.format(folder=run.folder)
+    detector = load_detector(run.config, run.folder / "checkpoints" / "detector.pt", remedy, device)
+    path = run.folder / "checkpoints" / "generator.pt"
+    values = checkpoints.load(path, remedy)
+    shape, fit, spec = _image_shape(values, path, remedy), run.config.fit, run.config.generator
+    generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts)
+    classifier = spec.build_concept_classifier(shape, fit.num_concepts, fit.concept_blur, fit.concept_noise)
+    checkpoints.restore(generator, values, "generator", path, remedy)
+    checkpoints.restore(classifier, values, "concept_classifier", path, remedy)
+    return FittedModel(
+        detector=detector,
+        generator=generator.to(device).eval().requires_grad_(False),
+        concept_classifier=classifier.to(device).eval().requires_grad_(False),
+        num_concepts=fit.num_concepts,
+        num_alpha_bins=fit.num_alpha_bins,
+    )
+
+
+def _image_shape(values: dict, path: Path, remedy: str) -> ImageShape:
+    shape = values.get("image_shape")
+    if not (isinstance(shape, list) and len(shape) == 3):
+        raise DataError(f"{path} is no checkpoint of a detector or generator; {remedy}")
+    return tuple(shape)  # type: ignore[return-value]

@@ -1,0 +1,207 @@
+"""A command line -> the configs of its runs, composed by Hydra and checked before a folder is made or torch is loaded.
+
+Hydra's own messages span several lines and know no "did you mean"; here each mistake becomes one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cfexplain.config import known_keys
+from cfexplain.errors import ConfigError, DataError, did_you_mean
+
+MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """A command's arguments, split.
+
+    flags:     Hydra's options (-m, --cfg ...), as parsed.
+    options:   the same options as they were typed.
+    overrides: key=value, in their order.
+    source:    the saved config given by --from, or None for conf/<command>.yaml.
+    """
+
+    command: str
+    flags: argparse.Namespace
+    options: list[str]
+    overrides: list[str]
+    source: Path | None
+
+    @property
+    def config_dir(self) -> Path:
+        return self.source.parent if self.source else conf_dir()
+
+    @property
+    def config_name(self) -> str:
+        return self.source.stem if self.source else self.command
+
+    @property
+    def hydra_overrides(self) -> list[str]:
+        """What a saved config lacks of Hydra's own settings, and the folder of --config-dir."""
+        extra = [self.flags.config_dir] if self.flags.config_dir else []
+        if self.source is None:
+            return [f"hydra.searchpath=[{','.join(quoted(f'file://{Path(e).resolve()}') for e in extra)}]"] * bool(extra)
+        places = ",".join(quoted(f"file://{Path(place).resolve()}") for place in [conf_dir(), *extra])
+        logging = ["hydra/job_logging=to_file", "hydra/hydra_logging=to_stderr"]
+        return [f"hydra.searchpath=[{places}]", *logging, f"hydra/help={self.command}"]
+
+
+def conf_dir() -> Path:
+    """conf/: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
+
+
+def parse(command: str, argv: list[str]) -> CommandLine:
+    argv, source = list(argv), None
+    if "--json" in argv:
+        argv = [word for word in argv if word != "--json"] + ["json=true"]
+    if "--from" in argv:
+        index = argv.index("--from")
+        if index + 1 == len(argv):
+            raise ConfigError("--from needs a file: --from <run>/config.yaml")
+        source = Path(argv[index + 1]).resolve()
+        del argv[index : index + 2]
+        if source.suffix != ".yaml" or not source.is_file():
+            raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
+    parser = get_args_parser()
+    parser.error = _usage_error  # type: ignore[method-assign]  # argparse would print ten lines of usage
+    flags = parser.parse_intermixed_args(argv)
+    options = list(argv)
+    for override in flags.overrides:
+        options.remove(override)
+    return CommandLine(command=command, flags=flags, options=options, overrides=flags.overrides, source=source)
+
+
+def compositions(line: CommandLine) -> Iterator[DictConfig]:
+    """The config of each run. Of a sweep: the first combination, then every other value beside those first ones."""
+    for overrides in _combinations(line)[:MAX_CHECKED_COMBINATIONS]:
+        try:
+            with initialize_config_dir(version_base="1.3", config_dir=str(line.config_dir)):
+                yield _composed(line, overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_reason(error)) from error
+
+
+def quoted(text: str) -> str:
+    """Text as one value in Hydra's override grammar, whatever characters it holds."""
+    escaped = text.replace("\\", "\\\\") if text.endswith("\\") else text
+    return "'" + escaped.replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
+    parsed = _parsed(overrides)
+    groups = _groups(conf_dir())
+    for override in parsed:
+        _check_option(line, override, groups)
+    chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in groups]
+    base = compose(line.config_name, [*line.hydra_overrides, *([] if line.source else chosen)])
+    for override in parsed:
+        _check_key(line, override, base, groups)
+    return compose(line.config_name, [*line.hydra_overrides, *overrides])
+
+
+def _combinations(line: CommandLine) -> list[list[str]]:
+    choices: list[list[str]] = []
+    for text, override in zip(line.overrides, _parsed(line.overrides), strict=True):
+        if not override.is_sweep_override():
+            choices.append([text])
+        elif not line.flags.multirun:
+            values = f"{override.get_key_element()}='{override.get_value_string()}'"
+            raise ConfigError(f"{text} is a sweep: add -m to run each value, or write a list as key=[a,b] ({values})")
+        elif override.is_discrete_sweep():
+            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        # An interval or a glob gets its values from the sweeper; each job checks its own.
+    first = [values[0] for values in choices]
+    others = [
+        [*first[:index], value, *first[index + 1 :]]
+        for index, values in enumerate(choices)
+        for value in values[1:]
+    ]
+    return [first, *others]
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise ConfigError(f"cannot read '{text}': wanted key=value")
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            key, _, value = text.partition("=")
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"""cannot read {text!r} ({reason}); quote the value: "{key}='{value}'" """) from error
+    return parsed
+
+
+def _groups(folder: Path) -> dict[str, list[str]]:
+    return {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(folder.iterdir()) if group.is_dir() and group.name != "hydra"
+    }
+
+
+def _check_option(line: CommandLine, override: Override, groups: dict[str, list[str]]) -> None:
+    """A group override must name existing options."""
+    group = override.key_or_group
+    if group not in groups or override.is_delete():
+        return
+    if line.source:
+        raise ConfigError(
+            f"{group}= chooses a group, and --from repeats a run with the groups it had; override single values "
+            f"({group}.<key>=<value>), or leave --from out"
+        )
+    value: Any = override.value()
+    extra = [Path(line.flags.config_dir)] if line.flags.config_dir else []
+    has_own_searchpath = any(text.startswith("hydra.searchpath") for text in line.overrides)
+    options = sorted({*groups[group], *(file.stem for path in extra for file in (path / group).glob("*.yaml"))})
+    for option in value if isinstance(value, list) else [value]:
+        if option is not None and str(option) not in options and not has_own_searchpath:
+            hint = did_you_mean(str(option), options)
+            raise ConfigError(f"no {group} '{option}'.{hint} Options: {', '.join(options)}")
+
+
+def _check_key(line: CommandLine, override: Override, base: DictConfig, groups: dict[str, list[str]]) -> None:
+    """A key must exist; where it belongs to the run that explain or evaluate reads, say so."""
+    key = override.key_or_group
+    head = key.split(".")[0].split("/")[0]
+    if head == "hydra" or override.is_add() or OmegaConf.select(base, key, default=base, throw_on_missing=False) is not base:
+        return
+    if line.command != "train" and head not in base:
+        theirs = compose("train")
+        if head in theirs:
+            raise ConfigError(
+                f"{override.input_line}: {line.command} takes {head} from its run, and must not contradict it; leave "
+                f"it out, or train another run: cfexplain train {override.input_line}"
+            )
+    known = [*known_keys(base), *groups]
+    inside = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    raise ConfigError(f"unknown key {key}.{did_you_mean(key, inside) or did_you_mean(key, known)}")
+
+
+def _reason(error: BaseException) -> str:
+    """Hydra's reason in one line; the cause is the more telling one."""
+    causes = [str(cause).strip().splitlines()[0] for cause in (error, error.__cause__) if cause and str(cause).strip()]
+    return "; ".join(causes) or type(error).__name__
+
+
+def _usage_error(message: str) -> NoReturn:
+    raise ConfigError(f"{message} (see cfexplain <command> --help)")

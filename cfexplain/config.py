@@ -1,0 +1,205 @@
+"""Config nodes -> frozen, typed, checked dataclasses. YAML holds values; the dataclass holds types and ranges.
+
+A mistake is found before torch loads and named in one line, with its place in the config in front.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, make_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cfexplain.errors import ConfigError, DataError, did_you_mean
+
+PACKAGE = "cfexplain"
+Spec = TypeVar("Spec")
+
+
+def build(node: DictConfig | Mapping, expected_base: type[Spec], path: str = "", allow_custom_code: bool = False) -> Spec:
+    """The spec that `_target_` names, with the node's values; it must be an `expected_base`.
+
+    path: where the node stands in the config ("dataset"), for messages.
+    """
+    values = plain(node, path)
+    target = values.pop("_target_", None)
+    if not isinstance(target, str):
+        raise ConfigError(f"{path or 'config'} has no _target_: choose one with {path}=<name>")
+    cls = _class_at(target, path, allow_custom_code)
+    if not (is_dataclass(cls) and issubclass(cls, expected_base)):
+        raise ConfigError(f"{path}._target_: {target} is not a {expected_base.__name__}")
+    return _instance(cls, values, path, allow_custom_code)
+
+
+def build_root(node: DictConfig | Mapping, cls: type[Spec], allow_custom_code: bool | None = None) -> Spec:
+    """The whole config of a command. A field annotated with a spec's base class is built from its `_target_`."""
+    values = plain(node, "")
+    if allow_custom_code is None:
+        allow_custom_code = values.get("allow_custom_code") is True
+    return _instance(cls, values, "", allow_custom_code)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The saved config of a run, as plain values."""
+    import yaml
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except FileNotFoundError as error:
+        raise DataError(f"no config at {file}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise DataError(f"{file} is damaged: {_first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{file} is damaged: it holds no mapping")
+    return values
+
+
+def to_yaml(node: DictConfig | Mapping) -> str:
+    """Resolved YAML of a config, keys in their order."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain(node, "")))
+
+
+def first_difference(old: Mapping, new: Mapping, ignore: tuple[str, ...] = ()) -> str | None:
+    """The first dotted key in which two configs differ, or None. `ignore`: keys that may differ."""
+    before, after = _flat(old), _flat(new)
+    for key in [*after, *before]:
+        if key not in ignore and before.get(key, ...) != after.get(key, ...):
+            return key
+    return None
+
+
+def known_keys(node: DictConfig | Mapping) -> list[str]:
+    """Every dotted key of a config, inner ones too."""
+    keys: list[str] = []
+    for key, value in node.items_ex(resolve=False) if isinstance(node, DictConfig) else node.items():
+        keys += [str(key), *(f"{key}.{inner}" for inner in known_keys(value))] if isinstance(
+            value, DictConfig | Mapping) else [str(key)]
+    return keys
+
+
+def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
+    """Resolved plain values; `???` stays, so that it can be named."""
+    try:
+        node = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+        return typing.cast(dict, OmegaConf.to_container(node, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_join(path, error.full_key or '')}: {_first_line(error)}") from error
+
+
+def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _class_at(target: str, path: str, allow_custom_code: bool) -> type:
+    module_name, _, name = target.rpartition(".")
+    if not target.startswith(f"{PACKAGE}.") and not allow_custom_code:
+        raise ConfigError(
+            f"{path}._target_: {target} lies outside {PACKAGE}, and a config file must not run code unasked. "
+            "If you trust it, add allow_custom_code=true"
+        )
+    if allow_custom_code and "" not in sys.path:
+        sys.path.insert(0, "")  # a class in a file of the working directory, as `python -m` would find it
+    try:
+        cls = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}._target_: cannot import {target}: {_first_line(error)}") from error
+    if not isinstance(cls, type):
+        raise ConfigError(f"{path}._target_: {target} is not a class")
+    return cls
+
+
+def _instance(cls: type[Spec], values: dict[str, Any], path: str, allow_custom_code: bool) -> Spec:
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"unknown key {_join(path, key)}.{did_you_mean(key, names)}")
+    arguments = {}
+    for name in names:
+        if values.get(name, "???") == "???":
+            raise ConfigError(f"{_join(path, name)} is not set: give it as {_join(path, name)}=<value>")
+        arguments[name] = _value(values[name], hints[name], _join(path, name), allow_custom_code)
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        message = _first_line(error)
+        # A spec names its own field first ("normal must ..."); with the group in front it reads as a config key.
+        separator = "." if message.split(" ", 1)[0].rstrip(":") in names else ": "
+        raise ConfigError(f"{path}{separator}{message}" if path else message) from error
+
+
+def _value(value: Any, hint: Any, path: str, allow_custom_code: bool) -> Any:
+    """`value` as the annotation `hint` wants it: a spec, a nested dataclass, an Enum, or a checked plain value."""
+    if typing.get_origin(hint) is dict and isinstance(typing.get_args(hint)[1], type):
+        base = typing.get_args(hint)[1]
+        if isinstance(value, Mapping) and base.__module__.startswith(PACKAGE):
+            return {key: build(node, base, f"{path}.{key}", allow_custom_code) for key, node in value.items()}
+    if isinstance(hint, type) and isinstance(value, Mapping) and "_target_" in value:
+        return build(value, hint, path, allow_custom_code)
+    if isinstance(hint, type) and is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} must be a group of values, got {value!r}")
+        return _instance(hint, dict(value), path, allow_custom_code)
+    return _plain_value(value, hint, path)
+
+
+def _plain_value(value: Any, hint: Any, path: str) -> Any:
+    """Types as OmegaConf enforces them on the command line; tuples and Enums as annotated."""
+    inner = _without_none(hint)
+    if isinstance(inner, type) and issubclass(inner, Enum):
+        return None if value is None and inner is not hint else _member(inner, value, path)
+    if inner is list or inner is tuple or typing.get_origin(inner) in (list, tuple):
+        element = (typing.get_args(inner) or (Any,))[0]
+        if value is None and inner is not hint:
+            return None
+        if not isinstance(value, list):
+            raise ConfigError(f"{path} must be a list, like [{value}], got {value!r}")
+        items = [_plain_value(item, element, f"{path}[{index}]") for index, item in enumerate(value)]
+        return tuple(items) if (typing.get_origin(inner) or inner) is tuple else items
+    holder = OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
+    try:
+        return OmegaConf.merge(holder, {"value": value}).value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path} must be {_described(hint)}, got {value!r}") from error
+
+
+def _member(enum: type[Enum], value: Any, path: str) -> Enum:
+    for member in enum:
+        if value is member or str(value) in (str(member.value), member.name, member.name.lower()):
+            return member
+    options = [str(member.value) for member in enum]
+    hint = did_you_mean(str(value), options)
+    raise ConfigError(f"{path} must be one of {', '.join(options)}, got {value!r}.{hint}")
+
+
+def _without_none(hint: Any) -> Any:
+    """`X | None` -> X."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return inner[0] if len(inner) == 1 else hint
+    return hint
+
+
+def _described(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    inner = _without_none(hint)
+    return names.get(inner, getattr(inner, "__name__", str(inner))) + (" or null" if inner is not hint else "")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path and key else path or key
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

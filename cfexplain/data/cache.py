@@ -1,0 +1,64 @@
+"""Rendered and unpacked images on disk: written whole or not at all, made again where they are damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cfexplain.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def cached_images(
+    folder: Path, name: str, key: object, shape: tuple[int, ...], make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The uint8 array of that shape kept as folder/name-<hash of key>.npz; `make` fills it where it is not there.
+
+    A zip member carries a checksum, so a file that was cut or altered is noticed.
+    """
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    path = folder / f"{name}-{digest}.npz"
+    images = _read(path)
+    if images is None or images.shape != shape or images.dtype != np.uint8:
+        images = make()
+        assert images.shape == shape and images.dtype == np.uint8, (images.shape, images.dtype, shape)
+        write_atomically(path, lambda file: np.savez(file, images=images))
+    return images
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`write` gets a binary file beside `path`, which then takes its place; a reader sees the old file or the new."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        reason = f"cannot write to {path.parent} ({error.strerror})"
+        raise DataError(f"{reason}. Set cache_dir to a writable folder.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}). Make room or set cache_dir elsewhere.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s); making it again", path, error)
+        return None

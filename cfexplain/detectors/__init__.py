@@ -1,0 +1,1 @@
+"""Anomaly detectors: one file each, holding spec, loss and score."""

@@ -1,0 +1,1 @@
+"""The training machinery: devices, seeds, loops, checkpoints. It knows no anomalies."""

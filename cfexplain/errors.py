@@ -1,0 +1,46 @@
+"""The mistakes a user can make, each with the exit code of the process (docs: exit codes)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CfexplainError(Exception):
+    """One line for the user: what is wrong, where, and what to do about it."""
+
+    exit_code = 1
+
+
+class ConfigError(CfexplainError):
+    """A command line or config file that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(CfexplainError):
+    """Data, weights or a run are missing or damaged."""
+
+    exit_code = 3
+
+
+class FitError(CfexplainError):
+    """Training went wrong: a loss that is not finite, a detector that collapsed."""
+
+    exit_code = 1
+
+
+class Interrupted(CfexplainError):
+    """Stopped from outside with the state saved; the same command goes on."""
+
+    exit_code = 75
+
+
+class CfexplainWarning(UserWarning):
+    """Something the reader of a number must know; it is written beside the number."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean normal?' for the closest known word, or an empty string."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""

@@ -1,0 +1,1 @@
+"""Training the counterfactual generator and explaining images with it."""

@@ -1,0 +1,37 @@
+"""Explaining images: x_{alpha,k} = G(x, alpha, k) for every alpha bin and concept."""
+
+from __future__ import annotations
+
+import torch
+
+from cfexplain.data.base import to_float, to_uint8
+from cfexplain.detectors.network import logits_of
+from cfexplain.explanation.model import FittedModel
+from cfexplain.types import Explanations, ImageSet
+
+
+@torch.no_grad()
+def explain_images(
+    model: FittedModel, sources: ImageSet, device: torch.device | str, batch_size: int = 256
+) -> Explanations:
+    """Counterfactuals of all sources, rounded to 8 bit before they are scored: what is saved is what is judged."""
+    n, channels, height, width = sources.images.shape
+    shape = (n, model.num_alpha_bins, model.num_concepts)
+    images = torch.empty(*shape, channels, height, width, dtype=torch.uint8)
+    logits = torch.empty(shape)
+    for alpha_bin in range(model.num_alpha_bins):
+        for concept in range(model.num_concepts):
+            for start in range(0, n, batch_size):
+                batch = to_float(sources.images[start : start + batch_size].to(device))
+                conditions = torch.full((2, len(batch)), concept, dtype=torch.long, device=device)
+                conditions[0] = alpha_bin
+                edited = to_uint8(model.generator(batch, conditions[0], conditions[1])).cpu()
+                images[start : start + batch_size, alpha_bin, concept] = edited
+            logits[:, alpha_bin, concept] = logits_of(model.detector, images[:, alpha_bin, concept], device)
+    return Explanations(
+        sources=sources,
+        images=images,
+        logits=logits,
+        source_logits=logits_of(model.detector, sources.images, device),
+        threshold=model.detector.threshold.item(),
+    )

@@ -1,0 +1,188 @@
+"""Training the counterfactual generator: in each step D learns first, then R, then G."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfexplain.data.base import to_float
+from cfexplain.detectors.network import Detector, logits_of
+from cfexplain.engine.seeding import derived_seed, step_generator
+from cfexplain.errors import ConfigError, FitError
+from cfexplain.explanation.model import FittedModel
+from cfexplain.explanation.objective import Batch, generator_losses
+from cfexplain.explanation.spec import Fit
+from cfexplain.generators.base import GeneratorSpec
+from cfexplain.losses import discriminator_hinge_losses
+from cfexplain.types import Splits, Tick
+
+
+class CounterfactualLearner:
+    """The three networks, their optimisers and the average of G; `step` is one round of the game."""
+
+    def __init__(
+        self, spec: GeneratorSpec, fit: Fit, detector: Detector, splits: Splits, seed: int, device: torch.device
+    ) -> None:
+        if splits.exposure is None:
+            raise ConfigError("the generator needs exposure images as anomalous sources; set dataset.exposure")
+        self.fit, self.detector, self.seed, self.device = fit, detector.eval().requires_grad_(False), seed, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, "generator"))
+            shape = splits.image_shape
+            self.generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts).to(device)
+            self.discriminator = spec.build_discriminator(shape, fit.num_alpha_bins).to(device)
+            self.concept_classifier = spec.build_concept_classifier(
+                shape, fit.num_concepts, fit.concept_blur, fit.concept_noise
+            ).to(device)
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        betas = (fit.beta_1, fit.beta_2)
+        self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), fit.learning_rate, betas)
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), fit.discriminator_learning_rate, betas
+        )
+        self.concept_optimizer = torch.optim.Adam(self.concept_classifier.parameters(), fit.learning_rate, betas)
+
+        self.normals = splits.train.images.to(device)
+        self.exposure = splits.exposure.images.to(device)
+        self.normal_bins = self._source_bins(self.normals)
+        self.exposure_bins = self._source_bins(self.exposure)
+        self.normal_logits = logits_of(detector, splits.held_out.images, device).to(device)
+        # kappa = mean of -log(1 - phi) = softplus(logit) over held-out normals
+        self.score_stop = F.softplus(self.normal_logits).mean().item() if fit.score_stop else None
+        self.steps_done = 0
+
+    def _source_bins(self, images: Tensor) -> Tensor:
+        """b(x) = min(floor(n phi(x)), n - 1) of each training image; the detector is frozen, so once is enough."""
+        scores = logits_of(self.detector, images, self.device).sigmoid()
+        num_bins = self.fit.num_alpha_bins
+        return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
+
+    def sample(self, step: int) -> Batch:
+        """Half normal, half exposure images, with a target bin and a concept each; the same for the same step."""
+        fit, generator = self.fit, step_generator(self.seed, step, "batch")
+        half = fit.batch_size // 2
+
+        def draw(high: int, count: int) -> Tensor:
+            return torch.randint(high, (count,), generator=generator).to(self.device)
+
+        normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
+        return Batch(
+            sources=to_float(torch.cat([self.normals[normal], self.exposure[outlier]])),
+            source_bins=torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]]),
+            target_bins=draw(fit.num_alpha_bins, 2 * half),
+            concepts=draw(fit.num_concepts, 2 * half),
+            num_normals=half,
+            normal_logits=self.normal_logits[draw(len(self.normal_logits), half)],
+            noise=step_generator(self.seed, step, "noise"),
+        )
+
+    def step(self) -> dict[str, Tensor]:
+        """One D, one R and one G step; the losses, each already averaged over the batch."""
+        fit, batch = self.fit, self.sample(self.steps_done)
+        edits = batch.edit(self.generator, fit)
+
+        # D: real images in the bin of their own score, edited ones in the bin they were made for.
+        fakes = edits.images.detach()
+        fake_logits = self.discriminator(fakes, edits.target_bins)
+        real_logits = self.discriminator(batch.sources, batch.source_bins)
+        loss_d = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        _update(self.discriminator_optimizer, loss_d)
+
+        # R: which concept was applied? Only pairs that were asked to change their bin carry one.
+        changes = edits.changes_bin
+        concept_logits = self.concept_classifier(edits.sources[changes], fakes[changes], batch.noise)
+        loss_r = F.cross_entropy(concept_logits, edits.concepts[changes])
+        _update(self.concept_optimizer, loss_r)
+
+        # G: against D, R and the frozen detector.
+        with _frozen(self.discriminator, self.concept_classifier):
+            parts = generator_losses(
+                batch, edits, self.generator, self.discriminator, self.concept_classifier, self.detector, fit,
+                self.score_stop,
+            )
+            loss_g = sum(getattr(fit, name) * value for name, value in parts.items())
+            _update(self.generator_optimizer, loss_g)
+        self._update_average()
+        self.steps_done += 1
+        accuracy = (concept_logits.argmax(dim=1) == edits.concepts[changes]).float().mean()
+        details = {name: value.detach() for name, value in parts.items()}
+        return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), "concept_classifier": loss_r.detach(),
+                "concept_accuracy": accuracy, **details}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential moving average of G; its first steps follow faster, so that it forgets the initial weights."""
+        decay = min(self.fit.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        averages, values = list(self.average.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def fitted(self) -> FittedModel:
+        return FittedModel(
+            detector=self.detector,
+            generator=self.average,
+            concept_classifier=self.concept_classifier.eval(),
+            num_concepts=self.fit.num_concepts,
+            num_alpha_bins=self.fit.num_alpha_bins,
+        )
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        names = ("generator", "discriminator", "concept_classifier", "average", "generator_optimizer",
+                 "discriminator_optimizer", "concept_optimizer")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on: networks, optimisers, step. Randomness follows from seed and step."""
+        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self._parts.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.steps_done = state["steps_done"]
+
+
+def fit_generator(
+    learner: CounterfactualLearner,
+    report: Callable[[Tick], None],
+    on_step: Callable[[CounterfactualLearner], None] = lambda learner: None,
+) -> FittedModel:
+    """Train to fit.steps, from wherever the learner stands. `on_step` runs after each step: checkpoints, pictures."""
+    fit = learner.fit
+    started, first_step = time.perf_counter(), learner.steps_done
+    while learner.steps_done < fit.steps:
+        learner.discriminator.train(), learner.concept_classifier.train()
+        losses = learner.step()
+        step = learner.steps_done
+        if step % fit.log_every_steps == 0 or step == fit.steps:
+            values = dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+            if not all(math.isfinite(value) for value in values.values()):
+                raise FitError(f"a loss is not finite at step {step}: {values}; lower fit.learning_rate")
+            rate = (step - first_step) * fit.batch_size / (time.perf_counter() - started)
+            report(Tick(stage="generator", step=step, num_steps=fit.steps, values=values, images_per_second=rate))
+        on_step(learner)
+    return learner.fitted()
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients to these networks' weights, and no power iteration of their spectral norms."""
+    for network in networks:
+        network.requires_grad_(False).eval()
+    yield
+    for network in networks:
+        network.requires_grad_(True).train()

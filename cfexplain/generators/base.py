@@ -1,0 +1,29 @@
+"""What a generator architecture is: a spec that builds the three networks of the counterfactual game."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfexplain.types import ImageShape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSpec(ABC):
+    """Sizes of generator, discriminator and concept classifier."""
+
+    @abstractmethod
+    def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
+        """G(images, alpha_bins, concepts) -> images in [-1, 1]."""
+
+    @abstractmethod
+    def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
+        """D(images, alpha_bins) -> (N,) logits."""
+
+    @abstractmethod
+    def build_concept_classifier(self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float) -> nn.Module:
+        """R(source, edited, noise_generator=None) -> (N, K) logits."""

@@ -1,0 +1,54 @@
+"""Convolutional generator with conditional group norm, after DISSECT (Ghandeharioun et al., 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfexplain.generators.base import GeneratorSpec
+from cfexplain.types import ImageShape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(GeneratorSpec):
+    """width: channels of the first level, doubled at each downsampling. patch: factor of the pixel-unshuffle stem."""
+
+    width: int
+    num_downsamplings: int
+    num_middle_blocks: int
+    patch: int
+    discriminator_width: int
+    discriminator_blocks: int
+    concept_width: int
+    concept_blocks: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_downsamplings", "num_middle_blocks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
+        from cfexplain.nets.conditional_generator import ConditionalGenerator
+
+        return ConditionalGenerator(
+            image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
+            num_concepts,
+        )
+
+    def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
+        from cfexplain.nets.blocks import ProjectionDiscriminator
+
+        return ProjectionDiscriminator(
+            image_shape[0], self.discriminator_width, self.discriminator_blocks, num_alpha_bins
+        )
+
+    def build_concept_classifier(self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float) -> nn.Module:
+        from cfexplain.nets.blocks import ConceptClassifier
+
+        return ConceptClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts, blur, noise)

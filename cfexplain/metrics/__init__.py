@@ -1,0 +1,1 @@
+"""Metrics: one file each, holding a pure function and its spec."""

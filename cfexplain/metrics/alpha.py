@@ -1,0 +1,36 @@
+"""Does the generator reach the score it was asked for? Rank correlation of wanted and reached score."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from cfexplain.errors import CfexplainWarning, ConfigError
+from cfexplain.metrics.base import MetricInputs, MetricSpec
+from cfexplain.metrics.ranks import spearman
+
+
+def alpha_correlation(logits: np.ndarray) -> float:
+    """Spearman correlation of alpha and logit, pooled over images and concepts.
+
+    logits: (N, A, K), alpha rising along A. The logit orders images as the score does, but does not saturate.
+    """
+    alphas = np.broadcast_to(np.arange(logits.shape[1])[None, :, None], logits.shape)
+    return spearman(alphas.ravel(), logits.ravel())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alpha(MetricSpec):
+    """alpha_correlation over the alpha bins."""
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        logits = inputs.explanations.logits.numpy()
+        if logits.shape[1] < 2:
+            raise ConfigError("metric alpha needs a run with at least 2 alpha bins, and this has 1. Leave alpha out.")
+        if np.ptp(logits) == 0:
+            message = "alpha_correlation left out: all edited images score the same"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            return {}
+        return {"alpha_correlation": alpha_correlation(logits)}

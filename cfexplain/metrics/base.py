@@ -1,0 +1,72 @@
+"""What a metric is: a spec with checked values, and `compute`, which turns a run into flat keys and numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.types import Explanations, ImageSet, Splits
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+    from cfexplain.detectors.network import Detector
+    from cfexplain.explanation.model import FittedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricInputs:
+    """All that a metric may look at.
+
+    explanations:       of all test anomalies.
+    explain:            explains any other images with the same generator, e.g. exposure.
+    fit_detector:       fits a detector of the run's spec to other splits, or from another seed.
+    cache_dir:          where trained judges are kept.
+    test_normal_logits: (M,) float32 on the CPU, the detector's logits of the normal test images.
+    """
+
+    splits: Splits
+    model: FittedModel
+    explanations: Explanations
+    explain: Callable[[ImageSet], Explanations]
+    fit_detector: Callable[[Splits, int], Detector]
+    device: device
+    seed: int
+    cache_dir: Path
+    test_normal_logits: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(ABC):
+    """Values of a metric. What the reader of a number must know goes out as a CfexplainWarning."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        """Keys of metrics.json with their values: fractions, not per cent; 95 % intervals as <key>_low, <key>_high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalMetricSpec(MetricSpec):
+    """A metric with bootstrap intervals.
+
+    num_resamples: bootstrap resamples behind each interval.
+    """
+
+    num_resamples: int
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_resamples")
+
+
+def check_positive(spec: MetricSpec, *names: str) -> None:
+    """ValueError unless each of these fields is > 0."""
+    for name in names:
+        if getattr(spec, name) <= 0:
+            raise ValueError(f"{name} must be > 0, got {getattr(spec, name)}")

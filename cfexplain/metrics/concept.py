@@ -1,0 +1,103 @@
+"""Can the concepts be told apart from the image pairs? By R, which helped to shape them, and by a stranger."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfexplain.errors import CfexplainWarning
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.bootstrap import share_with_interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cfexplain.explanation.model import FittedModel
+
+NUM_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class SourceSplit:
+    """Indices of sources to train on and to test on; no source is in both, so no pair of one leaks into the other."""
+
+    train: Tensor
+    test: Tensor
+
+
+def split_sources(num_sources: int, test_fraction: float, seed: int) -> SourceSplit:
+    """At least one source on each side."""
+    import torch
+
+    order = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))
+    num_test = min(max(1, round(test_fraction * num_sources)), num_sources - 1)
+    return SourceSplit(train=order[num_test:], test=order[:num_test])
+
+
+def concept_pairs(sources: Tensor, counterfactuals: Tensor) -> Tensor:
+    """(N, C, H, W), (N, K, C, H, W) uint8 -> (N, K, 2C, H, W): source and counterfactual, channel after channel."""
+    import torch
+
+    return torch.cat([sources[:, None].expand_as(counterfactuals), counterfactuals], dim=2)
+
+
+def concepts_of(pairs: Tensor) -> Tensor:
+    """(N, K) int64: the concept of each pair."""
+    import torch
+
+    return torch.arange(pairs.shape[1]).expand(len(pairs), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept(IntervalMetricSpec):
+    """concept_accuracy_joint and concept_accuracy_fresh, the honest one.
+
+    test_fraction:    share of the sources that the fresh classifier is tested on.
+    width, num_steps: of the fresh classifier.
+    """
+
+    test_fraction: float
+    width: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "width", "num_steps")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        explanations = inputs.explanations
+        if explanations.num_concepts < 2 or len(explanations.sources) < 2:
+            counts = f"{explanations.num_concepts} concept(s), {len(explanations.sources)} image(s)"
+            message = f"concept accuracy left out: it needs two of each, not {counts}"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            return {}
+        pairs = concept_pairs(explanations.sources.images, explanations.counterfactuals)
+        joint = is_right_joint(inputs.model, pairs, inputs.device)
+        fresh = self._is_right_fresh(pairs, inputs)
+        return {"concept_accuracy_joint": float(joint.mean())} | share_with_interval(
+            "concept_accuracy_fresh", fresh, inputs.seed, self.num_resamples
+        )
+
+    def _is_right_fresh(self, pairs: Tensor, inputs: MetricInputs):
+        """(M, K) bool array over the M test sources."""
+        from cfexplain.detectors.network import in_batches
+        from cfexplain.metrics.judges import JudgeRecipe, train_classifier
+
+        split = split_sources(len(pairs), self.test_fraction, inputs.seed)
+        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps, seed=inputs.seed)
+        concepts = concepts_of(pairs)
+        train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
+        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
+        logits = in_batches(classifier, pairs[split.test].flatten(0, 1), inputs.device)
+        return (logits.argmax(dim=1).view(len(split.test), -1) == concepts[split.test]).numpy()
+
+
+def is_right_joint(model: FittedModel, pairs: Tensor, device):
+    """(N, K) bool array: R names the concept."""
+    from cfexplain.detectors.network import in_batches
+
+    logits = in_batches(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs.flatten(0, 1), device)
+    return (logits.argmax(dim=1).view(pairs.shape[:2]) == concepts_of(pairs)).numpy()

@@ -1,0 +1,195 @@
+"""Frechet distance of counterfactuals to normal images, in units of the anomalies' distance (Heusel et al., 2017).
+
+On features of our own classifier it is not the FID of the literature; the network's name stands beside the number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.errors import CfexplainWarning, DataError
+from cfexplain.metrics.base import MetricInputs, MetricSpec, check_positive
+from cfexplain.types import Explanations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEW_IMAGES = 2048  # below, the FID's bias is large; KID has none
+INCEPTION_FEATURES = 2048
+
+
+class FeatureNetwork(Enum):
+    CLASSIFIER = "classifier"
+    INCEPTION = "inception"
+
+
+@dataclass(frozen=True)
+class NamedFeatures:
+    """A feature network's name, and its features of three sets of the same number of images, each (n, D) float64."""
+
+    network: str
+    normal: Tensor
+    anomalous: Tensor
+    counterfactual: Tensor
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """FID of two sets of features, (N, D) and (M, D) float."""
+    from torch import nn
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    features_as_they_are = nn.Identity()
+    features_as_they_are.num_features = first.shape[1]  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=features_as_they_are)
+    metric.update(first, real=True)
+    metric.update(second, real=False)
+    return max(0.0, float(metric.compute()))  # rounding leaves the distance of equal sets at about -1e-6
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """KID of two sets of n features each, over all of them: (n, D) float. Unbiased, so it may be below 0."""
+    import torch
+    from torch import nn
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
+        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=1, subset_size=min(len(first), len(second)))
+    metric.update(first, real=True)
+    metric.update(second, real=False)
+    with torch.random.fork_rng(devices=[]):  # torchmetrics permutes the images by the global generator
+        torch.manual_seed(0)
+        return float(metric.compute()[0])
+
+
+def one_per_source(explanations: Explanations, sources: Tensor) -> Tensor:
+    """(n, C, H, W): one counterfactual of each of these sources, concepts in turn, so that images are independent."""
+    turns = sources.new_tensor(range(len(sources))) % explanations.num_concepts
+    return explanations.counterfactuals[sources, turns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fid(MetricSpec):
+    """fid_normalized = fid_counterfactual / fid_anomaly, each against normal test images; KID beside few images.
+
+    features:     classifier (trained on the dataset's classes, works offline) or inception (torchmetrics' own).
+    weights_path: Inception weights; null downloads them.
+    num_features, width, num_steps: of the classifier.
+    """
+
+    features: FeatureNetwork
+    weights_path: str | None
+    num_features: int
+    width: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_features", "width", "num_steps")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        features = self._features(inputs)
+        num_images = len(features.normal)
+        if num_images < 2:
+            raise DataError(f"FID needs 2 images a side and the test set has {num_images}. Leave fid out.")
+        values: dict[str, float | str] = {
+            "fid_counterfactual": frechet_distance(features.normal, features.counterfactual),
+            "fid_anomaly": frechet_distance(features.normal, features.anomalous),
+            "fid_features": features.network,
+            "fid_images": num_images,
+        }
+        if values["fid_anomaly"] > 0:
+            values["fid_normalized"] = values["fid_counterfactual"] / values["fid_anomaly"]
+        else:
+            message = "fid_normalized left out: the anomalies are at distance 0 from the normal images"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+        if num_images < FEW_IMAGES:
+            message = f"FID on {num_images} images a side, fewer than {FEW_IMAGES}: biased upwards; read KID beside it"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            values["kid_counterfactual"] = kernel_distance(features.normal, features.counterfactual)
+            values["kid_anomaly"] = kernel_distance(features.normal, features.anomalous)
+        return values
+
+    def _features(self, inputs: MetricInputs) -> NamedFeatures:
+        import torch
+
+        normals, anomalies = inputs.splits.test_normals.images, inputs.explanations.sources.images
+        num_images = min(len(normals), len(anomalies))
+        rng = torch.Generator().manual_seed(inputs.seed)
+        normals = normals[torch.randperm(len(normals), generator=rng)[:num_images]]
+        sources = torch.randperm(len(anomalies), generator=rng)[:num_images]
+        sets = normals, anomalies[sources], one_per_source(inputs.explanations, sources)
+        if self.features is FeatureNetwork.INCEPTION:
+            return _inception_features(sets, self.weights_path, inputs.device)
+        return self._classifier_features(sets, inputs)
+
+    def _classifier_features(self, sets: tuple[Tensor, ...], inputs: MetricInputs) -> NamedFeatures:
+        from cfexplain.detectors.network import in_batches
+        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier, fingerprint
+
+        reference, num_classes = inputs.splits.reference, len(inputs.splits.class_names)
+        recipe = JudgeRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
+        data = reference.images, reference.classes
+        classifier = cached_classifier(inputs.cache_dir, *data, num_classes, recipe, inputs.device)
+        name = f"classifier-{fingerprint(*data, recipe)[:8]}"  # numbers compare only under the same network
+        features = [in_batches(classifier.features, images, inputs.device).double() for images in sets]
+        size = features[0].square().mean().sqrt()  # KID's cubic kernel, unlike the FID's ratio, depends on the scale
+        return NamedFeatures(name, *(part / size for part in features))
+
+
+def _inception_features(sets: tuple[Tensor, ...], weights_path: str | None, device) -> NamedFeatures:
+    """torchmetrics' Inception on uint8 RGB; it resizes by itself."""
+    import torch
+
+    name = "inception"
+    if weights_path is not None:
+        name = f"inception-{_checked_digest(Path(weights_path))[:8]}"
+    network = _inception(weights_path).to(device)
+    features = []
+    with torch.no_grad():
+        for images in sets:
+            batches = images.expand(-1, 3, -1, -1).split(64)  # grey: three equal channels
+            features.append(torch.cat([network(batch.to(device)).double().cpu() for batch in batches]))
+    return NamedFeatures(name, *features)
+
+
+def _inception(weights_path: str | None):
+    from urllib.error import URLError
+
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    way_out = "Set metric.fid.weights_path to a file of its weights, or use metric.fid.features=classifier."
+    try:
+        metric = FrechetInceptionDistance(INCEPTION_FEATURES, feature_extractor_weights_path=weights_path)
+    except ModuleNotFoundError as error:
+        hint = 'Run "pip install torch-fidelity tqdm", or use metric.fid.features=classifier.'
+        raise DataError(f"metric.fid.features=inception needs the package torch-fidelity. {hint}") from error
+    except URLError as error:
+        raise DataError(f"cannot download the Inception weights ({error.reason}). {way_out}") from error
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{weights_path} does not hold the weights of torch-fidelity's Inception. {way_out}") from error
+    return metric.inception
+
+
+def _checked_digest(path: Path) -> str:
+    """SHA-256 of a weights file that holds tensors and nothing else.
+
+    torch-fidelity unpickles without restriction, which would run code hidden in the file; so it is read safely first.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        way_out = "Set metric.fid.weights_path, or metric.fid.features=classifier."
+        raise DataError(f"no Inception weights at {path}. {way_out}")
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is no file of weights, or a damaged one. Fetch it again.") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,103 @@
+"""Judges: small classifiers that no detector or generator ever saw, trained quickly and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfexplain.data.base import to_float
+from cfexplain.data.cache import write_atomically
+from cfexplain.nets.encoders import ConvEncoder
+from cfexplain.types import ImageShape
+
+BATCH_SIZE = 128
+PEAK_LEARNING_RATE = 3e-3
+DAMAGED = (OSError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, pickle.UnpicklingError)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRecipe:
+    """How a judge is made. The seed is its own, not the run's: runs of different seeds share one judge."""
+
+    width: int
+    num_features: int
+    num_steps: int
+    seed: int = 0
+
+
+class ImageClassifier(nn.Module):
+    """Convolutional encoder, whose output are the features, ReLU, linear head."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int, recipe: JudgeRecipe) -> None:
+        super().__init__()
+        self.num_features = recipe.num_features
+        self.encoder = ConvEncoder(image_shape, recipe.num_features, recipe.width)
+        self.head = nn.Linear(recipe.num_features, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> (N, num_features)."""
+        return self.encoder(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> (N, num_classes) logits."""
+        return self.head(self.features(images).relu())
+
+
+def train_classifier(
+    images: Tensor, targets: Tensor, num_classes: int, recipe: JudgeRecipe, device: torch.device | str
+) -> ImageClassifier:
+    """A frozen classifier. images: (N, C, H, W) uint8; targets: (N,) int64. The global random state stays as it was."""
+    classifier = _untrained(images, num_classes, recipe).to(device).train()
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=PEAK_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=recipe.num_steps)
+    rng = torch.Generator().manual_seed(recipe.seed)
+    for _ in range(recipe.num_steps):
+        batch = torch.randint(len(images), (BATCH_SIZE,), generator=rng)
+        logits = classifier(to_float(images[batch].to(device)))
+        loss = F.cross_entropy(logits, targets[batch].to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return classifier.eval().requires_grad_(False)
+
+
+def cached_classifier(
+    cache_dir: Path, images: Tensor, targets: Tensor, num_classes: int, recipe: JudgeRecipe, device: torch.device | str
+) -> ImageClassifier:
+    """`train_classifier`, or what it gave for the same data and recipe before. A damaged file is made again."""
+    path = cache_dir / "judges" / f"{fingerprint(images, targets, recipe)}.pt"
+    classifier = _untrained(images, num_classes, recipe)
+    if path.exists():
+        try:
+            classifier.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return classifier.to(device).eval().requires_grad_(False)
+        except DAMAGED as error:
+            log.warning("%s is damaged (%s); training the judge again", path, error)
+    classifier = train_classifier(images, targets, num_classes, recipe, device)
+    state = {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
+    write_atomically(path, lambda file: torch.save(state, file))
+    return classifier
+
+
+def fingerprint(images: Tensor, targets: Tensor, recipe: JudgeRecipe) -> str:
+    """Sixteen hex digits that change with the data and with the recipe."""
+    digest = hashlib.sha256(repr((tuple(images.shape), astuple(recipe))).encode())
+    digest.update(images.contiguous().numpy())
+    digest.update(targets.contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def _untrained(images: Tensor, num_classes: int, recipe: JudgeRecipe) -> ImageClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return ImageClassifier(tuple(images.shape[1:]), num_classes, recipe)

@@ -1,0 +1,171 @@
+"""What a counterfactual truly became, where the dataset knows its factors: a digit classifier and the dominant colour.
+
+The detector has no say here. A red blob is normal by the colour rule even if it is no digit: oracle_legible_rate and
+oracle_other_kept tell. The classifier's confidence is that of a network and too high on odd images; read it as a bound.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cfexplain.errors import CfexplainWarning
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.types import FactorRule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cfexplain.metrics.judges import ImageClassifier
+
+NUM_FEATURES = 64
+INK = 32  # an image without a brighter pixel is empty: it has neither shape nor colour
+LEGIBLE = 0.5
+TRUSTWORTHY = 0.9
+NONE = -1
+
+
+class Factor(IntEnum):
+    SHAPE = 0
+    COLOUR = 1
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of each of N images: index of shape and of colour (-1 in an empty one), whether a shape is legible."""
+
+    shapes: np.ndarray
+    colours: np.ndarray
+    is_legible: np.ndarray
+
+
+@dataclass(frozen=True)
+class Purity:
+    """Which factor each of K concepts changes, and where it changed that alone: (N, K) bool."""
+
+    factors: tuple[Factor, ...]
+    is_pure: np.ndarray
+
+
+def brightness(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W), the brightest channel: a digit looks the same in all colours."""
+    return images.amax(dim=1, keepdim=True)
+
+
+def dominant_colours(images: Tensor, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """(N, 3, H, W) uint8 -> (N,) palette entry at the smallest angle to the brightness-weighted mean colour."""
+    pixels = images.double()
+    means = (pixels * brightness(pixels)).sum(dim=(2, 3))  # (N, 3); only the direction counts
+    entries = means.new_tensor(palette)
+    entries = entries / entries.norm(dim=1, keepdim=True)
+    return (means @ entries.T).argmax(dim=1).numpy()  # |mean| is common to all entries
+
+
+def judge(images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device) -> Judgement:
+    """(N, 3, H, W) uint8 -> what is seen in each."""
+    from cfexplain.detectors.network import in_batches
+
+    bright = brightness(images)
+    probabilities = in_batches(classifier, bright, device).softmax(dim=1)
+    is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
+    return Judgement(
+        shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()),
+        colours=np.where(is_empty, NONE, dominant_colours(images, palette)),
+        is_legible=~is_empty & (probabilities.amax(dim=1) > LEGIBLE).numpy(),
+    )
+
+
+def purity(has_normal_shape: np.ndarray, has_normal_colour: np.ndarray) -> Purity:
+    """The assignment of concepts to factors under which most changed their factor, and that alone, to a normal value.
+
+    Two (N, K) bool arrays. From K = 2 on each factor has at least one concept: two that do the same are not pure.
+    """
+    is_pure = np.stack([has_normal_shape & ~has_normal_colour, has_normal_colour & ~has_normal_shape])  # (2, N, K)
+    shares = is_pure.mean(axis=1)  # (2, K)
+    factors = shares.argmax(axis=0)
+    if len(factors) > 1 and len(set(factors)) == 1:  # all alike: the one that loses least takes the other factor
+        factors[np.abs(shares[0] - shares[1]).argmin()] ^= 1
+    concepts = np.arange(len(factors))
+    return Purity(tuple(Factor(factor) for factor in factors), is_pure[factors, :, concepts].T)
+
+
+def other_kept(judgement: Judgement, sources: Judgement, factors: tuple[Factor, ...]) -> np.ndarray:
+    """(N, K) bool: the factor that the concept should leave alone has the source's value. judgement: (N, K) arrays."""
+    same_shape = judgement.shapes == sources.shapes[:, None]
+    same_colour = judgement.colours == sources.colours[:, None]
+    return np.where(np.array(factors) == Factor.SHAPE, same_colour, same_shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(IntervalMetricSpec):
+    """oracle_* keys; nothing where the dataset knows no factors.
+
+    width, num_steps: of the shape classifier.
+    """
+
+    width: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "width", "num_steps")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        rule, explanations = inputs.splits.factors, inputs.explanations
+        if rule is None:
+            return {}
+        classifier = self._shape_classifier(inputs, rule)
+        counterfactuals = explanations.counterfactuals  # (N, K, C, H, W)
+        seen = judge(counterfactuals.flatten(0, 1), classifier, rule.palette, inputs.device)
+        seen = _by_concept(seen, counterfactuals.shape[:2])
+        normal_shape = np.isin(seen.shapes, rule.normal_shapes)
+        normal_colour = np.isin(seen.colours, rule.normal_colours)
+        pure = purity(normal_shape, normal_colour)
+        kept = other_kept(seen, _truth(explanations.sources.classes, rule), pure.factors)
+
+        values: dict[str, float | str] = {"oracle_accuracy": self._accuracy(inputs, classifier, rule)}
+        for key, hits in (("normal_rate", normal_shape | normal_colour), ("concept_purity", pure.is_pure)):
+            values |= share_with_interval(f"oracle_{key}", hits, inputs.seed, self.num_resamples)
+        values |= {"oracle_other_kept": float(kept.mean()), "oracle_legible_rate": float(seen.is_legible.mean())}
+        for concept, factor in enumerate(pure.factors):
+            normal = (normal_shape | normal_colour)[:, concept]
+            values[f"oracle_normal_rate_concept_{concept}"] = float(normal.mean())
+            values[f"oracle_purity_concept_{concept}"] = float(pure.is_pure[:, concept].mean())
+            values[f"oracle_other_kept_concept_{concept}"] = float(kept[:, concept].mean())
+        values["oracle_assignment"] = " ".join(f"{k}:{factor.name.lower()}" for k, factor in enumerate(pure.factors))
+        return values
+
+    def _shape_classifier(self, inputs: MetricInputs, rule: FactorRule) -> ImageClassifier:
+        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier
+
+        reference = inputs.splits.reference
+        shapes = reference.classes // len(rule.colour_names)
+        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps)
+        bright = brightness(reference.images)
+        return cached_classifier(inputs.cache_dir, bright, shapes, len(rule.shape_names), recipe, inputs.device)
+
+    def _accuracy(self, inputs: MetricInputs, classifier: ImageClassifier, rule: FactorRule) -> float:
+        test = inputs.splits.test
+        seen, truth = judge(test.images, classifier, rule.palette, inputs.device), _truth(test.classes, rule)
+        accuracy = float(((seen.shapes == truth.shapes) & (seen.colours == truth.colours)).mean())
+        if accuracy < TRUSTWORTHY:
+            message = f"the oracle is right on {accuracy:.0%} of the test images only; do not lean on its numbers"
+            warnings.warn(message, CfexplainWarning, stacklevel=3)
+        return accuracy
+
+
+def _truth(classes: Tensor, rule: FactorRule) -> Judgement:
+    shapes, colours = np.divmod(classes.numpy(), len(rule.colour_names))
+    return Judgement(shapes, colours, np.ones(len(shapes), dtype=bool))
+
+
+def _by_concept(judgement: Judgement, shape: tuple[int, int]) -> Judgement:
+    """(N * K,) arrays -> (N, K)."""
+    return Judgement(
+        judgement.shapes.reshape(shape), judgement.colours.reshape(shape), judgement.is_legible.reshape(shape)
+    )

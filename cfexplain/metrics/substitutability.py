@@ -1,0 +1,97 @@
+"""Can counterfactuals stand in for normal images? A detector is fitted to them and tested on the real test set.
+
+No real normal image takes part in that fit. The exposure set is cut in two: one half becomes counterfactuals, the other
+stays as outliers, so that no outlier is the source of a "normal".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cfexplain.errors import CfexplainWarning, FitError
+from cfexplain.metrics.auroc import auroc, auroc_with_interval
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.types import NORMAL, Explanations, ImageSet, Splits
+
+
+def substitutability_ratio(substituted_auroc: float, detector_auroc: float) -> float:
+    """What is left of the detector's advantage over chance."""
+    return (substituted_auroc - 0.5) / (detector_auroc - 0.5)
+
+
+def substituted_splits(
+    splits: Splits, explain: Callable[[ImageSet], Explanations], num_sources: int, seed: int
+) -> Splits:
+    """The splits with counterfactuals of exposure images as train and held_out, and the rest of exposure as outliers.
+
+    At most `num_sources`, and half, of the exposure images become counterfactuals, K each. A source held out is not
+    trained on.
+    """
+    import torch
+
+    assert splits.exposure is not None and len(splits.exposure) >= 4
+    num_sources = min(num_sources, len(splits.exposure) // 2)
+    order = torch.randperm(len(splits.exposure), generator=torch.Generator().manual_seed(seed))
+    explanations = explain(splits.exposure.select(order[:num_sources]))
+    share = len(splits.held_out) / (len(splits.held_out) + len(splits.train))
+    num_held_out = min(max(1, round(share * num_sources)), num_sources - 1)
+    return replace(
+        splits,
+        train=_as_normals(explanations, slice(num_held_out, None)),
+        held_out=_as_normals(explanations, slice(num_held_out)),
+        exposure=splits.exposure.select(order[len(order) // 2 :]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Substitutability(IntervalMetricSpec):
+    """substitutability_auroc and substitutability_ratio.
+
+    num_sources: exposure images turned into counterfactuals; never more than half of them.
+    """
+
+    num_sources: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_sources < 2:
+            raise ValueError(f"num_sources must be >= 2, got {self.num_sources}")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        from cfexplain.detectors.network import logits_of
+
+        splits = inputs.splits
+        if splits.exposure is None or len(splits.exposure) < 4:
+            return _left_out("there are no exposure images to make counterfactuals of")
+        try:
+            detector = inputs.fit_detector(
+                substituted_splits(splits, inputs.explain, self.num_sources, inputs.seed), inputs.seed
+            )
+        except FitError as error:
+            return _left_out(f"no detector could be fitted to counterfactuals ({error})")
+        normal = logits_of(detector, splits.test_normals.images, inputs.device).numpy()
+        anomalous = logits_of(detector, splits.test_anomalies.images, inputs.device).numpy()
+        values = auroc_with_interval("substitutability_auroc", normal, anomalous, inputs.seed, self.num_resamples)
+
+        original = auroc(inputs.test_normal_logits.numpy(), inputs.explanations.source_logits.numpy())
+        if original <= 0.5:
+            return values | _left_out("the detector itself is no better than chance", "substitutability_ratio")
+        return values | {"substitutability_ratio": substitutability_ratio(values["substitutability_auroc"], original)}
+
+
+def _as_normals(explanations: Explanations, sources: slice) -> ImageSet:
+    images = explanations.counterfactuals[sources]  # (M, K, C, H, W)
+    num_concepts = explanations.num_concepts
+    return ImageSet(
+        images=images.flatten(0, 1),
+        labels=explanations.sources.labels.new_full((len(images) * num_concepts,), NORMAL),
+        classes=explanations.sources.classes.new_full((len(images) * num_concepts,), -1),
+        ids=tuple(f"{id}/concept-{k}" for id in explanations.sources.ids[sources] for k in range(num_concepts)),
+    )
+
+
+def _left_out(reason: str, what: str = "substitutability") -> dict[str, float | str]:
+    warnings.warn(f"{what} left out: {reason}", CfexplainWarning, stacklevel=3)
+    return {}

@@ -1,0 +1,39 @@
+"""Do the counterfactuals also convince a detector that the generator never saw? If not, the change is adversarial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cfexplain.metrics.auroc import auroc, auroc_with_interval
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.metrics.bootstrap import share_with_interval
+
+SEED_OFFSET = 1000  # far from the seeds of a usual sweep, so no run's own detector comes up again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(IntervalMetricSpec):
+    """transfer_auroc, its gap to cf_auroc, transfer_validity; all under the same kind of detector from another seed.
+
+    transfer_detector_auroc says how good that detector is: an ignorant one would give the ideal 0.5.
+    """
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        from cfexplain.detectors.network import logits_of
+
+        detector = inputs.fit_detector(inputs.splits, inputs.seed + SEED_OFFSET)
+        explanations = inputs.explanations
+        counterfactuals = explanations.counterfactuals
+        normal = logits_of(detector, inputs.splits.test_normals.images, inputs.device).numpy()
+        anomalous = logits_of(detector, explanations.sources.images, inputs.device).numpy()
+        logits = logits_of(detector, counterfactuals.flatten(0, 1), inputs.device).numpy()
+        logits = logits.reshape(counterfactuals.shape[:2])  # (N, K)
+
+        values = auroc_with_interval("transfer_auroc", normal, logits, inputs.seed, self.num_resamples)
+        own = auroc(inputs.test_normal_logits.numpy(), explanations.logits[:, 0].numpy())
+        valid = logits <= float(detector.threshold)
+        return (
+            values
+            | {"transfer_gap": values["transfer_auroc"] - own, "transfer_detector_auroc": auroc(normal, anomalous)}
+            | share_with_interval("transfer_validity", valid, inputs.seed, self.num_resamples)
+        )

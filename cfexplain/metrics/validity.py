@@ -1,0 +1,26 @@
+"""Share of counterfactuals that the detector takes for normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.types import Explanations
+
+
+def is_valid(explanations: Explanations):
+    """(N, K) bool array: the counterfactual's logit is at or below the detector's threshold."""
+    return (explanations.logits[:, 0] <= explanations.threshold).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validity(IntervalMetricSpec):
+    """validity over all concepts and of each."""
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        valid = is_valid(inputs.explanations)
+        values = share_with_interval("validity", valid, inputs.seed, self.num_resamples)
+        for concept in range(valid.shape[1]):
+            values[f"validity_concept_{concept}"] = float(valid[:, concept].mean())
+        return values

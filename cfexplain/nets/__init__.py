@@ -1,0 +1,1 @@
+"""Plain network modules; they know nothing of anomalies."""

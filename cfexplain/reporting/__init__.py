@@ -1,0 +1,1 @@
+"""Everything that is printed, drawn or written for a person."""

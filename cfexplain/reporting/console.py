@@ -1,0 +1,148 @@
+"""What a run says while it goes on: a rich progress bar on a terminal, otherwise one flushed line a tick.
+
+Everything said also goes to the log (cfexplain.log), every tick to history.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cfexplain.reporting.files import append_json_line, write_text
+from cfexplain.types import Tick
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+log = logging.getLogger("cfexplain")
+
+
+def complain(message: str) -> None:
+    """A user's mistake or a failure: one line on stderr."""
+    print(f"cfexplain: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+class Reporter:
+    """Takes ticks and sentences. `stream` is stderr under --json, so that stdout holds JSON alone."""
+
+    def __init__(self, stream: TextIO, history: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream = stream
+        self.history = history
+        self._clock = clock
+        self._started = clock()
+        self._stage = ""
+        self._stage_started = (0.0, 0)  # time and step of the stage's first tick
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, tick: Tick) -> None:
+        if tick.stage != self._stage:
+            self.end_stage()
+            self._stage, self._stage_started = tick.stage, (self._clock(), tick.step)
+        if self.history is not None:
+            append_json_line(self.history, self._as_line_of_history(tick))
+        text = self._as_text(tick)
+        log.info(text)
+        if self.stream.isatty():
+            self._show_bar(tick)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def say(self, text: str) -> None:
+        log.info(text)
+        self.end_stage()
+        print(text, file=self.stream, flush=True)
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget a stage's ticks after `step`: a continued run takes those steps again."""
+        if self.history is None or not self.history.exists():
+            return
+        lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True)
+        ticks = [(line, json.loads(line)) for line in lines]
+        kept = [line for line, tick in ticks if tick["stage"] != stage or tick["step"] <= step]
+        write_text(self.history, "".join(kept))
+
+    def end_stage(self) -> None:
+        """Leave the finished bar on the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        self._stage = ""
+
+    def eta_seconds(self, tick: Tick) -> float | None:
+        started, first_step = self._stage_started
+        done = tick.step - first_step
+        if done <= 0:
+            return None
+        return (self._clock() - started) / done * (tick.num_steps - tick.step)
+
+    def _as_line_of_history(self, tick: Tick) -> dict[str, float | str]:
+        return {
+            "stage": tick.stage,
+            "step": tick.step,
+            "num_steps": tick.num_steps,
+            **tick.values,
+            "images_per_second": round(tick.images_per_second, 1),
+            "memory_mb": round(memory_mb(), 1),
+            "elapsed_seconds": round(self._clock() - self._started, 3),
+        }
+
+    def _as_text(self, tick: Tick) -> str:
+        eta = self.eta_seconds(tick)
+        return " ".join([
+            f"[{tick.stage}] step {tick.step}/{tick.num_steps}",
+            *(f"{name} {value:.4g}" for name, value in tick.values.items()),
+            f"| {tick.images_per_second:.0f} images/s, {memory_mb():.0f} MB, ETA {as_clock(eta)}",
+        ])
+
+    def _show_bar(self, tick: Tick) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._progress is None:
+            columns = ("[bold]{task.description}", BarColumn(), "{task.completed:.0f}/{task.total:.0f}")
+            self._progress = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=Console(file=self.stream)
+            )
+            self._task = self._progress.add_task(tick.stage, total=tick.num_steps, facts="")
+            self._progress.start()
+        values = " ".join(f"{name} {value:.3g}" for name, value in list(tick.values.items())[:4])
+        facts = f"{values} | {tick.images_per_second:.0f} images/s, {memory_mb():.0f} MB"
+        self._progress.update(self._task, completed=tick.step, facts=facts)  # type: ignore[arg-type]
+
+
+def as_clock(seconds: float | None) -> str:
+    """75 -> '1:15'; '-' where it is not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def memory_mb() -> float:
+    """Memory in use: the GPU's once torch uses one, else this process's."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.memory_allocated() / 2**20
+    try:
+        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return resident_pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, IndexError, ValueError):
+        return peak_memory_mb()
+
+
+def peak_memory_mb() -> float:
+    """Largest memory so far, of the GPU once torch uses one, else of this process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux

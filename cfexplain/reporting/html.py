@@ -1,0 +1,49 @@
+"""report.html: one self-contained page, readable offline, in a light and a dark scheme."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from cfexplain.reporting.files import write_text
+from cfexplain.reporting.tables import metric_rows
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+img { max-width: 100%; background: white; border-radius: 4px; }
+table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #8886; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } .scroll { overflow-x: auto; }
+"""
+
+
+def write_report(
+    file: Path, title: str, facts: Mapping[str, object], pictures: Sequence[tuple[str, Path]],
+    metrics: Mapping[str, float | str], notes: Sequence[str] = (),
+) -> None:
+    """facts: what a reader must know first; pictures: caption and PNG file, embedded; notes: caveats of the numbers."""
+    parts = [f"<h1>{escape(title)}</h1>", "<div class=scroll><table>"]
+    parts += [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items()]
+    parts.append("</table></div>")
+    if metrics:
+        parts += ["<h2>Metrics</h2>", _metrics_table(metrics)]
+    parts += [f"<p>Note: {escape(note)}</p>" for note in notes]
+    for caption, picture in pictures:
+        data = base64.b64encode(picture.read_bytes()).decode("ascii")
+        parts.append(f'<h2>{escape(caption)}</h2><img alt="{escape(caption)}" src="data:image/png;base64,{data}">')
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    body = "\n".join(parts)
+    write_text(file, f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n'
+                     f"<body>\n{body}\n</body></html>\n")
+
+
+def _metrics_table(metrics: Mapping[str, float | str]) -> str:
+    header = "".join(f"<th>{name}</th>" for name in ("metric", "value", "95 % interval", "ideal", "meaning"))
+    lines = [
+        f"<tr><td>{escape(row.key)}</td><td class=number>{escape(row.value)}</td><td>{escape(row.interval)}</td>"
+        f"<td>{escape(row.ideal)}</td><td>{escape(row.meaning)}</td></tr>"
+        for row in metric_rows(metrics)
+    ]
+    return f"<div class=scroll><table><tr>{header}</tr>{''.join(lines)}</table></div>"

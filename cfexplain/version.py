@@ -1,0 +1,3 @@
+"""The version, for pyproject.toml, `--version` and run.json."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,68 @@
+"""A small MNIST of rendered digits, in the official layout, and the real one where it is there."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cfexplain.data.rendering import render
+
+PACKS = Path(__file__).parents[3] / "shared" / "data"
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def write_idx() -> Callable[[Path, np.ndarray], Path]:
+    def write(path: Path, array: np.ndarray) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = idx_bytes(array)
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_mnist(tmp_path, write_idx) -> Path:
+    """A root with 600 training and 200 test digits, all ten equally often, as .gz files."""
+    root = tmp_path / "root"
+    for prefix, count in (("train", 60), ("t10k", 20)):
+        digits = "0123456789" * count
+        write_idx(root / f"MNIST/raw/{prefix}-images-idx3-ubyte.gz", render(prefix, digits, seed=0))
+        write_idx(root / f"MNIST/raw/{prefix}-labels-idx1-ubyte.gz", np.array([int(digit) for digit in digits]))
+    return root
+
+
+@pytest.fixture
+def packs() -> Path:
+    if not (PACKS / "mnist").is_dir():
+        pytest.skip("no data packs in ../shared/data beside the repository")
+    return PACKS
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """Fields of the specs made of MNIST, for the small root."""
+    from cfexplain.data.exposure import Exposure
+
+    return {
+        "cache_dir": str(tmp_path / "cache"),
+        "held_out_fraction": 0.1,
+        "normal": [1],
+        "root": str(tmp_path / "root"),
+        "download": False,
+        "exposure": Exposure.letters,
+        "exposure_images": None,
+        "train_limit": None,
+        "exposure_limit": 50,
+        "reference_limit": None,
+        "seed": 0,
+    }

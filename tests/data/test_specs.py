@@ -1,0 +1,44 @@
+"""What every dataset spec keeps to: no torch before `load`, and a YAML that holds just its fields."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cfexplain.data.cmnist import Cmnist
+from cfexplain.data.glyphs import Glyphs
+from cfexplain.data.mnist import Mnist
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+SPECS = [Glyphs, Mnist, Cmnist]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_yaml_holds_the_fields(spec):
+    values = yaml.safe_load((CONF / f"{spec.__name__.lower()}.yaml").read_text())
+    assert values.pop("_target_") == f"{spec.__module__}.{spec.__name__}"
+    assert set(values) == {field.name for field in fields(spec)}
+
+
+def test_specs_are_checked_without_torch():
+    modules = ", ".join(spec.__module__ for spec in SPECS)
+    code = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'torchvision')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_types_are_ones_that_omegaconf_knows(spec, tmp_path):
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ValidationError
+
+    values = yaml.safe_load((CONF / f"{spec.__name__.lower()}.yaml").read_text()) | {"cache_dir": str(tmp_path)}
+    values.pop("_target_")
+    built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(spec), values))
+    assert isinstance(built, spec) and built.slug.startswith(spec.__name__.lower())
+    with pytest.raises(ValidationError):
+        OmegaConf.merge(OmegaConf.structured(spec), values | {"normal": ["one"]})
