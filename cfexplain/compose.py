@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cfexplain.config import known_keys
 from cfexplain.errors import ConfigError, DataError, did_you_mean
@@ -96,7 +97,7 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
         try:
             with initialize_config_dir(version_base="1.3", config_dir=str(line.config_dir)):
                 yield _composed(line, overrides)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
 
 
@@ -110,11 +111,13 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     parsed = _parsed(overrides)
     groups = _groups(conf_dir())
     for override in parsed:
+        _check_owner(line, override)
         _check_option(line, override, groups)
-    chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in groups]
-    base = compose(line.config_name, [*line.hydra_overrides, *([] if line.source else chosen)])
+    heads = set() if line.source else _heads(line.command)
+    chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in heads & {*groups}]
+    base = compose(line.config_name, [*line.hydra_overrides, *chosen])
     for override in parsed:
-        _check_key(line, override, base, groups)
+        _check_key(override, base, groups)
     return compose(line.config_name, [*line.hydra_overrides, *overrides])
 
 
@@ -179,21 +182,32 @@ def _check_option(line: CommandLine, override: Override, groups: dict[str, list[
             raise ConfigError(f"no {group} '{option}'.{hint} Options: {', '.join(options)}")
 
 
-def _check_key(line: CommandLine, override: Override, base: DictConfig, groups: dict[str, list[str]]) -> None:
-    """A key must exist; where it belongs to the run that explain or evaluate reads, say so."""
+def _check_owner(line: CommandLine, override: Override) -> None:
+    """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
+    head = override.key_or_group.split(".")[0]
+    if line.command != "train" and head not in _heads(line.command) and head in _heads("train"):
+        raise ConfigError(
+            f"{override.input_line}: {line.command} takes {head} from its run and must not contradict it; leave it "
+            f"out, or train another run: cfexplain train {override.input_line}"
+        )
+
+
+def _heads(command: str) -> set[str]:
+    """First parts of all keys of a command: its groups and its own values."""
+    primary = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+    groups = {name for entry in primary.pop("defaults") if isinstance(entry, dict) for name in entry}
+    return {name for name in groups if not name.startswith("override ")} | set(primary)
+
+
+def _check_key(override: Override, base: DictConfig, groups: dict[str, list[str]]) -> None:
+    """A key must exist, unless it is added (+key) or Hydra's own."""
     key = override.key_or_group
-    head = key.split(".")[0].split("/")[0]
-    if head == "hydra" or override.is_add() or OmegaConf.select(base, key, default=base, throw_on_missing=False) is not base:
+    known = known_keys(base)
+    if key.split(".")[0].split("/")[0] == "hydra" or override.is_add() or key in known:
         return
-    if line.command != "train" and head not in base:
-        theirs = compose("train")
-        if head in theirs:
-            raise ConfigError(
-                f"{override.input_line}: {line.command} takes {head} from its run, and must not contradict it; leave "
-                f"it out, or train another run: cfexplain train {override.input_line}"
-            )
-    known = [*known_keys(base), *groups]
-    inside = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    if key in groups:
+        raise ConfigError(f"unknown key {key}: this command has no such group")
+    inside = [name for name in [*known, *groups] if name.rpartition(".")[0] == key.rpartition(".")[0]]
     raise ConfigError(f"unknown key {key}.{did_you_mean(key, inside) or did_you_mean(key, known)}")
 
 

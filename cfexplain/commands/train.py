@@ -161,7 +161,7 @@ def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.devic
         return load_detector(config, path, REMEDY, device)
     if config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
-    job.reporter.rewind("detector", 0)
+    job.reporter.begin_stage("detector", 0)
     detector = fit_detector(config.detector, splits, config.seed, device, job.reporter)
     checkpoints.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector
@@ -189,7 +189,7 @@ def _train_generator(
     if last.exists():
         learner.load_state_dict(checkpoints.load(last, REMEDY)["learner"])
         job.reporter.say(f"generator continues at step {learner.steps_done}")
-    job.reporter.rewind("generator", learner.steps_done)
+    job.reporter.begin_stage("generator", learner.steps_done)
     # Pictures while training show exposure images: the test set is for the end.
     shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
 

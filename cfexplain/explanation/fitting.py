@@ -22,7 +22,6 @@ from cfexplain.explanation.model import FittedModel
 from cfexplain.explanation.objective import Batch, generator_losses
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
-from cfexplain.losses import discriminator_hinge_losses
 from cfexplain.types import Splits, Tick
 
 
@@ -67,7 +66,11 @@ class CounterfactualLearner:
         return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
 
     def sample(self, step: int) -> Batch:
-        """Half normal, half exposure images, with a target bin and a concept each; the same for the same step."""
+        """Half normal, half exposure images, with a target bin and a concept each; the same for the same step.
+
+        Every second image keeps its bin (reconstruction), the others draw one of the other bins. For two bins that is
+        the uniform draw of the paper with its two halves made equal; and shapes stay the same from step to step.
+        """
         fit, generator = self.fit, step_generator(self.seed, step, "batch")
         half = fit.batch_size // 2
 
@@ -75,10 +78,13 @@ class CounterfactualLearner:
             return torch.randint(high, (count,), generator=generator).to(self.device)
 
         normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
+        source_bins = torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]])
+        target_bins = (source_bins + 1 + draw(fit.num_alpha_bins - 1, 2 * half)) % fit.num_alpha_bins
+        target_bins[::2] = source_bins[::2]
         return Batch(
             sources=to_float(torch.cat([self.normals[normal], self.exposure[outlier]])),
-            source_bins=torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]]),
-            target_bins=draw(fit.num_alpha_bins, 2 * half),
+            source_bins=source_bins,
+            target_bins=target_bins,
             concepts=draw(fit.num_concepts, 2 * half),
             num_normals=half,
             normal_logits=self.normal_logits[draw(len(self.normal_logits), half)],
@@ -98,9 +104,9 @@ class CounterfactualLearner:
         _update(self.discriminator_optimizer, loss_d)
 
         # R: which concept was applied? Only pairs that were asked to change their bin carry one.
-        changes = edits.changes_bin
-        concept_logits = self.concept_classifier(edits.sources[changes], fakes[changes], batch.noise)
-        loss_r = F.cross_entropy(concept_logits, edits.concepts[changes])
+        rows = edits.concept_rows
+        concept_logits = self.concept_classifier(edits.sources[rows], fakes[rows], batch.noise)
+        loss_r = F.cross_entropy(concept_logits, edits.concepts[rows])
         _update(self.concept_optimizer, loss_r)
 
         # G: against D, R and the frozen detector.
@@ -113,7 +119,7 @@ class CounterfactualLearner:
             _update(self.generator_optimizer, loss_g)
         self._update_average()
         self.steps_done += 1
-        accuracy = (concept_logits.argmax(dim=1) == edits.concepts[changes]).float().mean()
+        accuracy = (concept_logits.argmax(dim=1) == edits.concepts[rows]).float().mean()
         details = {name: value.detach() for name, value in parts.items()}
         return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), "concept_classifier": loss_r.detach(),
                 "concept_accuracy": accuracy, **details}

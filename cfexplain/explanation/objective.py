@@ -13,25 +13,30 @@ from cfexplain.explanation.spec import Fit
 from cfexplain.losses import diversity_losses, l1_distances, matching_loss, overlap_losses, score_losses
 
 
+KEPT, CHANGED = slice(0, None, 2), slice(1, None, 2)  # rows of a batch that keep their bin, and that change it
+
+
 @dataclass(frozen=True, kw_only=True)
 class Edits:
     """Edited images with what was asked of them; the first N are the batch's own, then K versions of each outlier.
 
-    images: (M, C, H, W); sources: (M, C, H, W); source_bins, target_bins, concepts: (M,).
+    images: (M, C, H, W); sources: (M, C, H, W); target_bins, concepts: (M,).
     concept_sets: (N - num_normals, K, C, H, W) counterfactuals (alpha = 0) of the batch's outliers, or None.
     """
 
     images: Tensor
     sources: Tensor
-    source_bins: Tensor
     target_bins: Tensor
     concepts: Tensor
     concept_sets: Tensor | None
 
     @property
-    def changes_bin(self) -> Tensor:
-        """(M,) bool: pairs whose edit was asked to do something; the others carry no concept."""
-        return self.source_bins != self.target_bins
+    def concept_rows(self) -> Tensor:
+        """Indices of the pairs whose edit was asked to change something; the others carry no concept."""
+        num_sets = 0 if self.concept_sets is None else self.concept_sets.shape[0] * self.concept_sets.shape[1]
+        num_own = len(self.images) - num_sets
+        rows = [torch.arange(num_own)[CHANGED], torch.arange(num_own, len(self.images))]
+        return torch.cat(rows).to(self.images.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +56,19 @@ class Batch:
 
     def edit(self, generator: nn.Module, fit: Fit) -> Edits:
         """G(x, a, k); and, where a loss compares concepts, the outliers under every concept with alpha = 0."""
-        sources, source_bins = self.sources, self.source_bins
-        target_bins, concepts = self.target_bins, self.concepts
+        sources, target_bins, concepts = self.sources, self.target_bins, self.concepts
         needs_sets = fit.matching > 0 or fit.pull > 0 or (fit.num_concepts > 1 and (fit.diversity > 0 or fit.overlap > 0))
         num_outliers = len(sources) - self.num_normals
         if needs_sets:
             outliers, num_concepts = slice(self.num_normals, None), fit.num_concepts
             sources = torch.cat([sources, self.sources[outliers].repeat_interleave(num_concepts, dim=0)])
-            source_bins = torch.cat([source_bins, self.source_bins[outliers].repeat_interleave(num_concepts)])
             every_concept = torch.arange(num_concepts, device=concepts.device).repeat(num_outliers)
             concepts = torch.cat([concepts, every_concept])
             target_bins = torch.cat([target_bins, torch.zeros_like(every_concept)])
         images = generator(sources, target_bins, concepts)
         sets = images[len(self.sources) :].unflatten(0, (num_outliers, fit.num_concepts)) if needs_sets else None
         return Edits(
-            images=images, sources=sources, source_bins=source_bins, target_bins=target_bins, concepts=concepts,
-            concept_sets=sets,
+            images=images, sources=sources, target_bins=target_bins, concepts=concepts, concept_sets=sets
         )
 
 
@@ -83,24 +85,22 @@ def generator_losses(
     """The losses by the name of their weight in Fit, unweighted; those of weight 0 are left out."""
     n = len(batch.sources)
     own = edits.images[:n]
-    # The way back and the image itself, in one pass: G(G(x, a, k), b, k) and G(x, b, k).
-    returned = generator(torch.cat([own, batch.sources]), batch.source_bins.repeat(2), batch.concepts.repeat(2))
-    cycles, reconstructions = returned[:n], returned[n:]
+    # The way back: G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
+    cycles = generator(own[CHANGED], batch.source_bins[CHANGED], batch.concepts[CHANGED])
     log_probs = detector.log_probs(_noisy(torch.cat([edits.images, cycles]), fit.score_noise, batch.noise))
     num_edits = len(edits.images)
-    alphas = torch.cat([edits.target_bins, batch.source_bins]) / (fit.num_alpha_bins - 1)
+    alphas = torch.cat([edits.target_bins, batch.source_bins[CHANGED]]) / (fit.num_alpha_bins - 1)
 
     losses = {
         "adversarial": -discriminator(edits.images, edits.target_bins).mean(),
         "score": score_losses(log_probs.log_anomalous, log_probs.log_normal, alphas, score_stop).mean(),
-        "reconstruction": (l1_distances(reconstructions, batch.sources) + l1_distances(cycles, batch.sources)).mean(),
+        "reconstruction": l1_distances(own[KEPT], batch.sources[KEPT]).mean()
+        + l1_distances(cycles, batch.sources[CHANGED]).mean(),
     }
-    changes = edits.changes_bin
-    pair_sources = torch.cat([edits.sources[changes], own[changes[:n]]])
-    pair_images = torch.cat([edits.images[changes], cycles[changes[:n]]])
-    pair_concepts = torch.cat([edits.concepts[changes], batch.concepts[changes[:n]]])
-    if len(pair_concepts) > 0:
-        losses["concept"] = F.cross_entropy(concept_classifier(pair_sources, pair_images, batch.noise), pair_concepts)
+    rows = edits.concept_rows
+    pair_sources, pair_images = torch.cat([edits.sources[rows], own[CHANGED]]), torch.cat([edits.images[rows], cycles])
+    pair_concepts = torch.cat([edits.concepts[rows], batch.concepts[CHANGED]])
+    losses["concept"] = F.cross_entropy(concept_classifier(pair_sources, pair_images, batch.noise), pair_concepts)
     if edits.concept_sets is not None:
         outliers = batch.sources[batch.num_normals :]
         set_logits = log_probs.logit[n:num_edits].unflatten(0, (len(outliers), fit.num_concepts))  # (N, K)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(GeneratorSpec):
-    """width: channels of the first level, doubled at each downsampling. patch: factor of the pixel-unshuffle stem."""
+    """width: channels of the first level, doubled at each downsampling.
+
+    patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
+    """
 
     width: int
     num_downsamplings: int
@@ -45,7 +48,7 @@ class Conv(GeneratorSpec):
         from cfexplain.nets.blocks import ProjectionDiscriminator
 
         return ProjectionDiscriminator(
-            image_shape[0], self.discriminator_width, self.discriminator_blocks, num_alpha_bins
+            image_shape[0], self.discriminator_width, self.discriminator_blocks, self.patch, num_alpha_bins
         )
 
     def build_concept_classifier(self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float) -> nn.Module:

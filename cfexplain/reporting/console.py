@@ -45,7 +45,7 @@ class Reporter:
     def __call__(self, tick: Tick) -> None:
         if tick.stage != self._stage:
             self.end_stage()
-            self._stage, self._stage_started = tick.stage, (self._clock(), tick.step)
+            self._stage, self._stage_started = tick.stage, (self._clock(), tick.step)  # not announced: no ETA yet
         if self.history is not None:
             append_json_line(self.history, self._as_line_of_history(tick))
         text = self._as_text(tick)
@@ -60,8 +60,10 @@ class Reporter:
         self.end_stage()
         print(text, file=self.stream, flush=True)
 
-    def rewind(self, stage: str, step: int) -> None:
-        """Forget a stage's ticks after `step`: a continued run takes those steps again."""
+    def begin_stage(self, stage: str, step: int) -> None:
+        """Start the clock of a stage at `step`, and forget its later ticks: a continued run takes those steps again."""
+        self.end_stage()
+        self._stage, self._stage_started = stage, (self._clock(), step)
         if self.history is None or not self.history.exists():
             return
         lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,0 +1,78 @@
+"""Losses: values by hand, properties, numerical edges."""
+
+import math
+
+import pytest
+import torch
+
+from cfexplain.losses import (
+    diversity_losses,
+    l1_distances,
+    matching_loss,
+    overlap_losses,
+    score_losses,
+)
+
+
+def test_score_loss_by_hand():
+    log_half = torch.tensor([math.log(0.5), math.log(0.25)])
+    log_rest = torch.tensor([math.log(0.5), math.log(0.75)])
+    losses = score_losses(log_half, log_rest, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(losses, torch.tensor([math.log(2), math.log(4)]))
+
+
+def test_score_loss_stops_at_the_normals_level_only_for_alpha_zero():
+    log_normal = torch.tensor([-0.1, -0.5, -0.1], requires_grad=True)
+    log_anomalous = torch.tensor([-2.0, -1.0, -2.0])
+    losses = score_losses(log_anomalous, log_normal, torch.tensor([0.0, 0.0, 1.0]), stop=0.2)
+    torch.testing.assert_close(losses, torch.tensor([0.0, 0.3, 2.0]))
+    losses.sum().backward()
+    assert log_normal.grad.tolist() == [0.0, -1.0, 0.0]
+
+
+def test_matching_loss_is_the_transport_cost_in_reference_deviations():
+    reference = torch.tensor([0.0, 2.0, 4.0])  # standard deviation 2
+    shifted = torch.tensor([5.0, 1.0, 3.0])  # each one 1 above its partner, in another order
+    torch.testing.assert_close(matching_loss(shifted, reference), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_loss_ignores_order_and_is_zero_only_for_the_same_values(seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(20, generator=generator)
+    assert matching_loss(values[torch.randperm(20, generator=generator)], values) == 0
+    assert matching_loss(values - 1, values) > 0.5  # lower scores cost as much as higher ones: no reward below normal
+    torch.testing.assert_close(matching_loss(values - 1, values), matching_loss(values + 1, values))
+
+
+def test_l1_distance_by_hand():
+    images = torch.zeros(2, 1, 2, 2)
+    others = torch.stack([torch.ones(1, 2, 2), torch.tensor([[[0.0, 0.0], [0.0, 2.0]]])])
+    torch.testing.assert_close(l1_distances(images, others), torch.tensor([1.0, 0.5]))
+
+
+def test_diversity_loss_by_hand():
+    black, white = torch.zeros(1, 8, 8), torch.ones(1, 8, 8)
+    sets = torch.stack([torch.stack([black, black]), torch.stack([black, white])])  # (2, 2, 1, 8, 8)
+    torch.testing.assert_close(diversity_losses(sets, margin=0.3), torch.tensor([0.3, 0.0]))
+
+
+def test_diversity_does_not_see_a_fine_mark():
+    checkers = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1)[None]  # mean 0 in each pooled cell
+    sets = torch.stack([torch.zeros(1, 8, 8), checkers])[None]
+    torch.testing.assert_close(diversity_losses(sets, margin=0.3), torch.tensor([0.3]))
+
+
+def test_overlap_is_one_for_the_same_edit_and_zero_for_edits_in_other_places():
+    source = torch.zeros(1, 1, 2, 2)
+    left, right = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    same = overlap_losses(source, torch.stack([left, -left])[None])  # a sign does not make it another edit
+    other = overlap_losses(source, torch.stack([left, right])[None])
+    torch.testing.assert_close(same, torch.ones(1), atol=0.03, rtol=0)  # eps = 0.01 in each norm of 1.4
+    torch.testing.assert_close(other, torch.zeros(1))
+
+
+def test_overlap_gradient_is_finite_without_an_edit():
+    counterfactuals = torch.zeros(1, 2, 1, 4, 4, requires_grad=True)
+    overlap_losses(torch.zeros(1, 1, 4, 4), counterfactuals).sum().backward()
+    assert counterfactuals.grad.isfinite().all()
