@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from cfexplain.metrics.base import MetricInputs, MetricSpec
 if TYPE_CHECKING:
     import torch
 
+    from cfexplain.detectors.network import Detector
     from cfexplain.types import Explanations, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
@@ -108,12 +110,20 @@ def _inputs(
         explanations = explain_images(model, splits.test_anomalies, device)
     else:
         explanations = load_explanations(trained.explained, f"explain again: cfexplain explain run={trained.folder}")
+    numbers = itertools.count(1)
+
+    def refit(other: Splits, seed: int) -> Detector:
+        stage = f"refit {next(numbers)} of the detector"
+        job.reporter.begin_stage(stage, 0)
+        report = lambda tick: job.reporter(replace(tick, stage=stage))  # noqa: E731
+        return fit_detector(trained.config.detector, other, seed, device, report)
+
     return MetricInputs(
         splits=splits,
         model=model,
         explanations=explanations,
         explain=lambda images: explain_images(model, images, device),
-        fit_detector=lambda other, seed: fit_detector(trained.config.detector, other, seed, device, job.reporter),
+        fit_detector=refit,
         device=device,
         seed=seed,
         cache_dir=Path(config.cache_dir),

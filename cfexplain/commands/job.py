@@ -17,6 +17,7 @@ from typing import Any
 
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
 from cfexplain.reporting.console import Reporter, as_clock, complain, peak_memory_mb
+from cfexplain.reporting.files import finite
 from cfexplain.reporting.run_folder import RunFolder, point_latest
 from cfexplain.reporting.tables import as_text
 
@@ -85,7 +86,7 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
     if not isinstance(stop, BrokenPipeError):
         _say_end(reporter, module, run, metrics, seconds)
         if as_json:
-            result = {"status": status, "exit_code": code, "run": str(folder), "metrics": metrics}
+            result = {"status": status, "exit_code": code, "run": str(folder), "metrics": finite(metrics)}
             print(json.dumps(result), flush=True)
     if stop is not None:
         raise stop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=2, allow_nan=True) + "\n")
+    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **finite(values)}, indent=2) + "\n")
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """nan and inf are no JSON: null stands for them."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def append_json_line(path: Path, values: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
+        file.write(json.dumps(finite(values)) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

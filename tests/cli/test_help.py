@@ -1,0 +1,50 @@
+"""Help, version and completion are quick and load neither torch nor, at the top, Hydra."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_help_is_quick_and_names_the_commands(cfexplain):
+    done = min((cfexplain("--help") for _ in range(3)), key=lambda run: run.seconds)
+    assert done.code == 0
+    assert all(name in done.stdout for name in ("train", "explain", "evaluate"))
+    assert done.seconds < 0.5
+
+
+@pytest.mark.parametrize("command", ["train", "explain", "evaluate"])
+def test_command_help_shows_examples_and_keys(cfexplain, command):
+    done = cfexplain(command, "--help")
+    assert done.code == 0, done.stderr
+    assert f"cfexplain {command}" in done.stdout and "output_root" in done.stdout
+
+
+def test_train_help_shows_groups(cfexplain):
+    text = cfexplain("train", "--help").stdout
+    assert "detector: bce, dsvdd, hsc" in text and "dataset: cmnist, glyphs, mnist" in text
+
+
+def test_config_is_shown_without_a_run(cfexplain, tmp_path):
+    done = cfexplain("train", "--cfg", "job", "detector=hsc")
+    assert done.code == 0 and "cfexplain.detectors.hsc.Hsc" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "seeed=1"], ["train", "fit.steps=0"]])
+def test_torch_is_not_loaded(argv, tmp_path):
+    code = f"import sys, cfexplain.cli as c\ntry: c.main({argv!r})\nfinally: assert 'torch' not in sys.modules, 'loaded'"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "loaded" not in done.stderr and done.returncode == 0, done.stderr
+
+
+def test_completion_of_commands_and_groups(cfexplain, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "cfexplain ")
+    assert cfexplain("-sc", "query=bash").stdout.split() == ["train", "explain", "evaluate"]
+    monkeypatch.setenv("COMP_LINE", "cfexplain train detector=")
+    assert set(cfexplain("-sc", "query=bash").stdout.split()) == {"detector=bce", "detector=dsvdd", "detector=hsc"}

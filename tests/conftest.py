@@ -1,0 +1,48 @@
+"""Shared by all tests: a command line in a process of its own, and a folder for cached data of this test session."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = [
+    "dataset.train_size=240", "dataset.exposure_size=200", "dataset.test_size=80", "dataset.reference_size=240",
+    "detector.width=4", "detector.steps=30", "detector.batch_size=32", "fit.steps=6", "fit.batch_size=8",
+    "fit.log_every_steps=2", "fit.image_every_steps=4", "fit.checkpoint_every_steps=2", "generator.width=8",
+    "generator.discriminator_width=8", "generator.concept_width=8", "runtime=cpu",
+]
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cfexplain(tmp_path, session_cache):
+    """Run `cfexplain *args` in tmp_path."""
+
+    def run(*args: str, timeout: float = 300) -> Finished:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(session_cache)}
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "cfexplain", *args], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            timeout=timeout,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+    return run
