@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_help_is_quick_and_names_the_commands(cfexplain):
-    done = min((cfexplain("--help") for _ in range(3)), key=lambda run: run.seconds)
+    done = cfexplain("--help")
     assert done.code == 0
     assert all(name in done.stdout for name in ("train", "explain", "evaluate"))
-    assert done.seconds < 0.5
+    assert done.cpu_seconds < 0.5
 
 
 @pytest.mark.parametrize("command", ["train", "explain", "evaluate"])

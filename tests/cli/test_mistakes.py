@@ -30,11 +30,11 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("args", "words"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
 def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain, tmp_path, args, words):
-    done = min((cfexplain(*args) for _ in range(2)), key=lambda run: run.seconds)  # the first one fills disk caches
+    done = cfexplain(*args)
     assert done.code == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert words in done.stderr
-    assert done.seconds < CONFIG_SECONDS
+    assert done.cpu_seconds < CONFIG_SECONDS
     assert list(tmp_path.iterdir()) == []
 
 
