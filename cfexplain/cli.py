@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
-from cfexplain.reporting.console import complain
+from cfexplain.reporting.console import complain, forget_reader
 from cfexplain.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(str(error))
         return error.exit_code
     except BrokenPipeError:  # `cfexplain --help | head`: the reader has left, which is no failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_reader()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -6,6 +6,7 @@ Hydra's own messages span several lines and know no "did you mean"; here each mi
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,9 @@ class CommandLine:
         """What a saved config lacks of Hydra's own settings, and the folder of --config-dir."""
         extra = [self.flags.config_dir] if self.flags.config_dir else []
         if self.source is None:
-            return [f"hydra.searchpath=[{','.join(quoted(f'file://{Path(e).resolve()}') for e in extra)}]"] * bool(extra)
-        places = ",".join(quoted(f"file://{Path(place).resolve()}") for place in [conf_dir(), *extra])
+            return [_searchpath(extra)] if extra else []
         logging = ["hydra/job_logging=to_file", "hydra/hydra_logging=to_stderr"]
-        return [f"hydra.searchpath=[{places}]", *logging, f"hydra/help={self.command}"]
+        return [_searchpath([conf_dir(), *extra]), *logging, f"hydra/help={self.command}"]
 
 
 def conf_dir() -> Path:
@@ -103,8 +103,15 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
 
 def quoted(text: str) -> str:
     """Text as one value in Hydra's override grammar, whatever characters it holds."""
-    escaped = text.replace("\\", "\\\\") if text.endswith("\\") else text
-    return "'" + escaped.replace("'", "\\'").replace("${", "\\${") + "'"
+    # A backslash counts only before a quote, the closing one included: doubled there, itself elsewhere.
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return "'" + escaped.replace("${", "\\${") + "'"
+
+
+def _searchpath(folders: list[Path | str]) -> str:
+    places = ",".join(quoted(f"file://{Path(folder).resolve()}") for folder in folders)
+    return f"hydra.searchpath=[{places}]"
 
 
 def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
@@ -113,8 +120,8 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     for override in parsed:
         _check_owner(line, override)
         _check_option(line, override, groups)
-    heads = set() if line.source else _heads(line.command)
-    chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in heads & {*groups}]
+    own_groups = set() if line.source else _heads(line.command) & set(groups)
+    chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in own_groups]
     base = compose(line.config_name, [*line.hydra_overrides, *chosen])
     for override in parsed:
         _check_key(override, base, groups)

@@ -24,7 +24,9 @@ PACKAGE = "cfexplain"
 Spec = TypeVar("Spec")
 
 
-def build(node: DictConfig | Mapping, expected_base: type[Spec], path: str = "", allow_custom_code: bool = False) -> Spec:
+def build(
+    node: DictConfig | Mapping, expected_base: type[Spec], path: str = "", allow_custom_code: bool = False
+) -> Spec:
     """The spec that `_target_` names, with the node's values; it must be an `expected_base`.
 
     path: where the node stands in the config ("dataset"), for messages.

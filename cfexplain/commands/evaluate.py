@@ -67,7 +67,8 @@ def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
     trained = config.open()
     device = start_torch(config.runtime, config.device)
     seed = trained.config.seed if config.seed is None else config.seed
-    job.folder.update(seed=seed, device=device_name(device), parents=trained.parents)
+    job.folder.update(seed=seed, device=device_name(device))
+    job.folder.write_parents(trained.parents)
     with job.timed("data"):
         splits = trained.config.dataset.load()
     with job.timed("explain"):

@@ -57,14 +57,15 @@ def slug(config: ExplainConfig) -> str:
 
 
 def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
-    return f"cfexplain evaluate run={folder}" if "validity" in metrics else ""
+    return f"open {folder / 'report.html'}" if "num_own_images" in metrics else f"cfexplain evaluate run={folder}"
 
 
 def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
     trained = config.open()
     files = find_images(config.images) if config.images else []
     device = start_torch(config.runtime, config.device)
-    job.folder.update(seed=trained.config.seed, device=device_name(device), parents=trained.parents)
+    job.folder.update(seed=trained.config.seed, device=device_name(device))
+    job.folder.write_parents(trained.parents)
     from cfexplain.commands.saved_explanations import save_explanations
     from cfexplain.explanation.explain import explain_images
     from cfexplain.reporting.files import write_csv
@@ -86,7 +87,7 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
     write_csv(job.folder.path / "samples.csv", rows)
     counted = Counter(str(row["verdict"]) for row in rows)
     job.reporter.say("verdicts: " + ", ".join(f"{name} {counted[name]}" for name in sorted(counted)))
-    metrics = _metrics(explanations)
+    metrics = {"num_own_images" if files else "num_images": len(sources), **_metrics(explanations)}
     job.folder.write_metrics(metrics)
     _draw(config, job, trained, explanations, counted, metrics)
     return metrics
@@ -117,7 +118,6 @@ def _metrics(explanations: Explanations) -> dict[str, float | str]:
 
     valid = explanations.logits[:, 0] <= explanations.threshold
     return {
-        "num_images": len(explanations.sources),
         "validity": valid.double().mean().item(),
         "l1_distance": l1_distance(explanations.sources.images, explanations.counterfactuals),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
-from cfexplain.reporting.console import Reporter, as_clock, complain, peak_memory_mb
+from cfexplain.reporting.console import Reporter, as_clock, complain, forget_reader, peak_memory_mb
 from cfexplain.reporting.files import finite
 from cfexplain.reporting.run_folder import RunFolder, point_latest
 from cfexplain.reporting.tables import as_text
@@ -57,7 +57,7 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
     run.begin(command, argv, config_yaml, seed=None)
     reporter, as_json, output_root = Reporter(sys.stdout, folder / "history.jsonl"), False, None
     metrics: dict[str, float | str] = {}
-    status, code, stop = "failed", 1, None
+    status, code, stops = "failed", 1, False
     try:
         config = build()
         as_json, output_root = config.json, Path(config.output_root)
@@ -72,9 +72,13 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
         status, code = ("interrupted" if isinstance(error, Interrupted) else "failed"), error.exit_code
         log.exception("%s", error)
         complain(str(error))
-    except (KeyboardInterrupt, BrokenPipeError) as error:
-        status, code, stop = "interrupted", Interrupted.exit_code, error
+    except KeyboardInterrupt:
+        status, code, stops = "interrupted", Interrupted.exit_code, True
         log.exception("interrupted")
+    except BrokenPipeError:  # `cfexplain train | head`
+        forget_reader()
+        status, code, stops = "interrupted", Interrupted.exit_code, True
+        log.exception("the reader of stdout has left")
     except Exception as error:  # noqa: BLE001: the boundary: the traceback goes to the log, one line to the user
         log.exception("failed")
         complain(f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})")
@@ -83,13 +87,12 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
     run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=round(peak_memory_mb(), 1))
     if code == 0 and output_root is not None:
         point_latest(output_root, command, folder)
-    if not isinstance(stop, BrokenPipeError):
-        _say_end(reporter, module, run, metrics, seconds)
-        if as_json:
-            result = {"status": status, "exit_code": code, "run": str(folder), "metrics": finite(metrics)}
-            print(json.dumps(result), flush=True)
-    if stop is not None:
-        raise stop
+    _say_end(reporter, module, run, metrics, seconds)
+    if as_json:
+        result = {"status": status, "exit_code": code, "run": str(folder), "metrics": finite(metrics)}
+        print(json.dumps(result), flush=True)
+    if stops:
+        raise KeyboardInterrupt  # Hydra lets it pass, so that a sweep starts no further job
     return float(metrics.get(module.HEADLINES[0], math.nan))
 
 

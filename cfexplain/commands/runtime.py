@@ -1,4 +1,4 @@
-"""How a run uses the machine: device, threads, determinism. Changes no number on a CPU but by the threads' order of sums."""
+"""How a run uses the machine: device, threads, determinism."""
 
 from __future__ import annotations
 

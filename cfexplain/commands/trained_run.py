@@ -11,7 +11,7 @@ from cfexplain.commands.train import TrainConfig
 from cfexplain.commands.train import slug as train_slug
 from cfexplain.errors import DataError
 from cfexplain.reporting.files import read_json
-from cfexplain.reporting.run_folder import find_run
+from cfexplain.reporting.run_folder import find_run, parent_runs
 from cfexplain.types import ImageShape
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class TrainedRun:
         return train_slug(self.config)
 
     @property
-    def parents(self) -> list[str]:
-        return [str(self.folder), *([str(self.explained)] if self.explained else [])]
+    def parents(self) -> list[Path]:
+        return [self.folder, *([self.explained] if self.explained else [])]
 
     def image_shape(self) -> ImageShape:
         from cfexplain.commands import checkpoints
@@ -55,7 +55,7 @@ def open_run(
     """Find a run and read its config; torch stays unloaded. `commands`: whose runs are taken, best first."""
     folder, explained = find_run(run, Path(output_root), commands), None
     if read_json(folder / "run.json")["command"] == "explain":
-        explained, folder = folder, Path(read_json(folder / "run.json")["parents"][0])
+        explained, folder = folder, parent_runs(folder)[0]
         if not (folder / "run.json").is_file():
             raise DataError(f"{explained} explains {folder}, which is gone; train one: cfexplain train")
     if not (folder / "checkpoints" / "generator.pt").is_file():

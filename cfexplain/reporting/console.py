@@ -29,6 +29,11 @@ def complain(message: str) -> None:
     print(f"cfexplain: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
+def forget_reader() -> None:
+    """The reader of stdout has left (`| head`): let what is still buffered go nowhere, so that Python ends quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Reporter:
     """Takes ticks and sentences. `stream` is stderr under --json, so that stdout holds JSON alone."""
 

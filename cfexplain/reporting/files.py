@@ -38,7 +38,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """nan and inf are no JSON: null stands for them."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class RunFolder:
         self.record.update(changes)
         write_json(self.path / "run.json", self.record)
 
+    def write_parents(self, parents: list[Path]) -> None:
+        """Relative to this folder, so that outputs/ may be moved as a whole."""
+        self.update(parents=[os.path.relpath(parent, self.path) for parent in parents])
+
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.path / "metrics.json", metrics)
 
@@ -113,12 +117,25 @@ class RunFolder:
 def point_latest(output_root: Path, command: str, folder: Path) -> None:
     """Note the newest finished run of a command in outputs/latest.txt."""
     output_root.mkdir(parents=True, exist_ok=True)
-    lines = {**read_latest(output_root), command: str(folder)}
+    lines = {**_latest_lines(output_root), command: str(folder)}
     write_text(output_root / LATEST, "".join(f"{name} {path}\n" for name, path in sorted(lines.items())))
 
 
-def read_latest(output_root: Path) -> dict[str, str]:
-    """Newest finished run of each command."""
+def read_latest(output_root: Path) -> dict[str, Path]:
+    """Newest finished run of each command; found below `output_root` too where that has moved."""
+    found = {}
+    for command, text in _latest_lines(output_root).items():
+        folder = Path(text)
+        found[command] = folder if folder.is_dir() else output_root.joinpath(*folder.parts[-3:])
+    return found
+
+
+def parent_runs(folder: Path) -> list[Path]:
+    """The runs that a run builds on, as its run.json names them: relative to its own folder."""
+    return [Path(os.path.relpath(folder / parent)) for parent in read_json(folder / "run.json").get("parents", [])]
+
+
+def _latest_lines(output_root: Path) -> dict[str, str]:
     file = output_root / LATEST
     if not file.exists():
         return {}
@@ -130,12 +147,12 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
     todo = "train one: cfexplain train"
     if run == "latest":
         latest = read_latest(output_root)
-        found = [Path(latest[command]) for command in commands if command in latest]
+        found = [latest[command] for command in commands if command in latest]
         if not found:
             raise DataError(f"no run in {output_root / LATEST}; {todo}")
         # An explain run counts as the newest only while it explains the newest train run.
         newest = found[0]
-        if len(found) > 1 and str(found[1]) not in read_json(newest / "run.json").get("parents", []):
+        if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
             newest = found[1]
         return newest
     folder = Path(run)

@@ -16,7 +16,7 @@ CHANGED = 0.1  # of the range -1..1: a pixel that differs by more counts as chan
 
 
 def sample_rows(explanations: Explanations, class_names: Sequence[str]) -> list[dict[str, object]]:
-    """One row per anomaly and concept. Verdict: ok, not_flipped, or already_normal where there was nothing to explain."""
+    """One row per anomaly and concept; verdict ok, not_flipped, or already_normal (there was nothing to explain)."""
     sources = explanations.sources
     before, after = explanations.source_logits.numpy(), explanations.logits[:, 0].numpy()
     score_before, score_after = as_scores(before), as_scores(after)

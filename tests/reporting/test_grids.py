@@ -1,0 +1,97 @@
+"""Pictures show the pixels they were given, and samples.csv the scores of those pictures."""
+
+import numpy as np
+import pytest
+import torch
+
+from cfexplain.metrics.distance import changed_fraction, l1_distance
+from cfexplain.reporting.grids import (
+    PAPER,
+    GridRow,
+    counterfactual_grid,
+    draw_grid,
+    film_strip,
+    signed_difference,
+    spread,
+)
+from cfexplain.reporting.samples import sample_rows, verdict
+from cfexplain.types import Explanations, ImageSet
+
+
+@pytest.fixture
+def explanations() -> Explanations:
+    rng = torch.Generator().manual_seed(0)
+    sources = ImageSet(
+        images=torch.randint(256, (3, 3, 16, 16), generator=rng).byte(), labels=torch.ones(3, dtype=torch.long),
+        classes=torch.tensor([1, 0, -1]), ids=("a", "b", "c"),
+    )
+    return Explanations(
+        sources=sources,
+        images=torch.randint(256, (3, 2, 2, 3, 16, 16), generator=rng).byte(),
+        logits=torch.tensor([[[-3.0, 1.0], [2.0, 2.0]]] * 3),
+        source_logits=torch.tensor([4.0, -2.5, 4.0]),
+        threshold=-2.0,
+    )
+
+
+def test_each_image_is_enlarged_by_a_whole_factor_and_kept():
+    image = np.random.default_rng(0).integers(0, 256, (1, 1, 28, 28), dtype=np.uint8)
+    canvas = np.asarray(draw_grid([GridRow(label="x", images=image, captions=["0.50"])]))
+    large = np.kron(image[0, 0], np.ones((4, 4), np.uint8))  # 28 px four times: 112
+    places = [
+        (y, x) for y in range(canvas.shape[0] - 111) for x in range(canvas.shape[1] - 111)
+        if canvas[y, x, 0] == large[0, 0] and (canvas[y : y + 112, x : x + 112, 1] == large).all()
+    ]
+    assert len(places) == 1
+
+
+def test_text_is_dark_on_white_and_stands_under_each_image():
+    black = np.zeros((2, 3, 28, 28), np.uint8)
+    with_text = np.asarray(draw_grid([GridRow(label="row", images=black, captions=["0.12", "0.34"])]))
+    without = np.asarray(draw_grid([GridRow(label="row", images=black, captions=["", " "])]))
+    assert tuple(with_text[-1, 0]) == PAPER
+    changed = (with_text != without).any(axis=2)
+    rows, columns = changed.nonzero()
+    assert rows.min() > 112 and with_text[changed].min() < 80
+    middle = with_text.shape[1] // 2
+    assert (columns < middle).any() and (columns > middle).any()
+
+
+def test_a_change_of_hue_alone_shows_and_no_change_is_neutral():
+    red, green = np.zeros((3, 1, 1), np.uint8), np.zeros((3, 1, 1), np.uint8)
+    red[0], green[1] = 255, 255
+    assert np.ptp(signed_difference(red, red)) == 0
+    assert np.ptp(signed_difference(red, green)) > 50
+    dark, bright = np.zeros((1, 1, 1), np.uint8), np.full((1, 1, 1), 255, np.uint8)
+    brighter, darker = signed_difference(dark, bright)[:, 0, 0], signed_difference(bright, dark)[:, 0, 0]
+    assert brighter[0] > brighter[2] and darker[2] > darker[0]  # red for brighter, blue for darker
+
+
+def test_grid_and_strip_have_a_column_per_image(explanations):
+    two, three = counterfactual_grid(explanations, [0, 2]), counterfactual_grid(explanations, [0, 1, 2])
+    assert three.width - two.width == 16 * 6 + 8  # one more image of 16 px, six times, and a gap
+    assert film_strip(explanations, 0).width >= 3 * (16 * 6 + 8)  # the source and two alpha bins
+
+
+def test_spread_takes_both_ends():
+    assert spread(100, 3) == [0, 50, 99] and spread(2, 12) == [0, 1] and spread(0, 5) == []
+
+
+def test_samples_agree_with_the_metrics(explanations):
+    rows = sample_rows(explanations, ("zero", "one"))
+    assert [(row["id"], row["class"], row["concept"], row["verdict"]) for row in rows] == [
+        ("a", "one", 0, "ok"), ("a", "one", 1, "not_flipped"),
+        ("b", "zero", 0, "already_normal"), ("b", "zero", 1, "already_normal"),
+        ("c", "", 0, "ok"), ("c", "", 1, "not_flipped"),
+    ]
+    pictures = explanations.sources.images, explanations.counterfactuals
+    mean_distance = np.mean([float(str(row["l1_distance"])) for row in rows])
+    mean_changed = np.mean([float(str(row["changed_fraction"])) for row in rows])
+    # six digits are written
+    assert mean_distance == pytest.approx(l1_distance(*pictures), rel=1e-5)
+    assert mean_changed == pytest.approx(changed_fraction(*pictures, 0.1), rel=1e-5)
+    assert float(str(rows[0]["score_after"])) == pytest.approx(torch.tensor(-3.0).sigmoid().item(), rel=1e-5)
+
+
+def test_a_score_at_the_threshold_counts_as_normal():
+    assert verdict(1.0, -2.0, -2.0) == "ok" and verdict(-2.0, 5.0, -2.0) == "already_normal"
