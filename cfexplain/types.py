@@ -1,4 +1,4 @@
-"""Values that travel between the layers. Torch is named here for its types only, so that a config check need not load it."""
+"""Values that travel between the layers. Torch is named for its types only: a config check need not load it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanations:
-    """Counterfactuals of N source images for A alpha bins (bin 0 is alpha = 0) and K concepts, as they are saved: 8 bit.
+    """Counterfactuals of N images for A alpha bins (bin 0 is alpha = 0) and K concepts, as they are saved: 8 bit.
 
     sources:       the N images explained.
     images:        (N, A, K, C, H, W) uint8.

@@ -52,6 +52,8 @@ def start_torch(runtime: Runtime, device: Device) -> torch.device:
         raise ConfigError(NO_CUDA)
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
+    # Faded activations and Adam's moments sink into denormal numbers, on which a CPU is about four times slower here.
+    torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())

@@ -1,4 +1,7 @@
-"""What a dataset is: a spec with checked values, and `load`, which turns files into Splits. Torch loads inside `load`."""
+"""What a dataset is: a spec with checked values, and `load`, which turns files into Splits.
+
+Torch loads inside `load`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 class DatasetSpec(ABC):
     """A dataset with its normal rule and its exposure set. Raise ValueError in `__post_init__` for values out of range.
 
-    cache_dir:         where rendered or converted images are kept; the only place outside a run folder that is written to.
+    cache_dir:         where rendered or converted images are kept; outside a run folder, only this is written to.
     held_out_fraction: share of the normal training images kept for calibration and selection.
     """
 

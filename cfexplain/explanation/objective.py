@@ -57,7 +57,8 @@ class Batch:
     def edit(self, generator: nn.Module, fit: Fit) -> Edits:
         """G(x, a, k); and, where a loss compares concepts, the outliers under every concept with alpha = 0."""
         sources, target_bins, concepts = self.sources, self.target_bins, self.concepts
-        needs_sets = fit.matching > 0 or fit.pull > 0 or (fit.num_concepts > 1 and (fit.diversity > 0 or fit.overlap > 0))
+        compares_concepts = fit.num_concepts > 1 and (fit.diversity > 0 or fit.overlap > 0)
+        needs_sets = fit.matching > 0 or fit.pull > 0 or compares_concepts
         num_outliers = len(sources) - self.num_normals
         if needs_sets:
             outliers, num_concepts = slice(self.num_normals, None), fit.num_concepts

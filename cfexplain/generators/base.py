@@ -25,5 +25,7 @@ class GeneratorSpec(ABC):
         """D(images, alpha_bins) -> (N,) logits."""
 
     @abstractmethod
-    def build_concept_classifier(self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float) -> nn.Module:
+    def build_concept_classifier(
+        self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float
+    ) -> nn.Module:
         """R(source, edited, noise_generator=None) -> (N, K) logits."""

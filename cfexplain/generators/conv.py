@@ -32,7 +32,8 @@ class Conv(GeneratorSpec):
         for name in ("num_downsamplings", "num_middle_blocks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks"):
+        positive = ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
@@ -51,7 +52,9 @@ class Conv(GeneratorSpec):
             image_shape[0], self.discriminator_width, self.discriminator_blocks, self.patch, num_alpha_bins
         )
 
-    def build_concept_classifier(self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float) -> nn.Module:
+    def build_concept_classifier(
+        self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float
+    ) -> nn.Module:
         from cfexplain.nets.blocks import ConceptClassifier
 
         return ConceptClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts, blur, noise)

@@ -111,8 +111,8 @@ class ProjectionDiscriminator(nn.Module):
 class ConceptClassifier(nn.Module):
     """R: which concept turned `source` into `edited`? Both images side by side on the channels.
 
-    blur_pool > 1 and noise > 0 hide fine marks from R (in training and test alike): without them R and G agree on a mark
-    that no eye sees and the concepts are the same edit, signed. The noise comes from the generator handed in, so that a
+    blur_pool > 1 and noise > 0 hide fine marks from R: without them R and G agree on a mark that no eye sees, and the
+    concepts are the same edit, signed. The noise comes from the generator handed in, so that a
     resumed run repeats; with none (at test time) it is left out.
     """
 

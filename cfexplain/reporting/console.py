@@ -120,7 +120,7 @@ class Reporter:
             )
             self._task = self._progress.add_task(tick.stage, total=tick.num_steps, facts="")
             self._progress.start()
-        values = " ".join(f"{name} {value:.3g}" for name, value in list(tick.values.items())[:4])
+        values = " ".join(f"{name} {value:.3g}" for name, value in list(tick.values.items())[:1])  # a line is short
         facts = f"{values} | {tick.images_per_second:.0f} images/s, {memory_mb():.0f} MB"
         self._progress.update(self._task, completed=tick.step, facts=facts)  # type: ignore[arg-type]
 
