@@ -87,7 +87,7 @@ class CounterfactualLearner:
             target_bins=target_bins,
             concepts=draw(fit.num_concepts, 2 * half),
             num_normals=half,
-            normal_logits=self.normal_logits[draw(len(self.normal_logits), half * fit.num_concepts)],
+            normal_logits=self.normal_logits[draw(len(self.normal_logits), half)],
             noise=step_generator(self.seed, step, "noise"),
         )
 

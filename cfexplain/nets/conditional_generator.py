@@ -9,15 +9,15 @@ from cfexplain.nets.blocks import ConditionalGroupNorm, ConditionalResBlock
 from cfexplain.types import ImageShape
 
 
-SKIP = 2.0  # tanh(2) = 0.96: nearly the identity, and still within reach of an edit
-
-
 class ConditionalGenerator(nn.Module):
     """Residual encoder-decoder; the condition (alpha bin, concept) enters through every norm.
 
     A pixel-unshuffle stem and a pixel-shuffle head of factor `patch` cut the cost by about its square; sizes that the
-    strides do not divide are padded by reflection and cut again. The source is added before the tanh: what an edit
-    leaves alone stays sharp from the first step on.
+    strides do not divide are padded by reflection and cut again.
+
+    The source is not added to the output. With such a skip the other factor was kept in 76 % (instead of 30 %), but the
+    generator nibbled at strokes until the detector gave in: the oracle called 35 % normal instead of 92 %
+    (training-split anomalies of glyphs, seed 0, 600 and 500 steps).
     """
 
     def __init__(
@@ -56,4 +56,4 @@ class ConditionalGenerator(nn.Module):
             features = block(features, conditions)
         edited = self.head(F.relu(self.head_norm(features, conditions)))
         edited = F.pixel_shuffle(edited, self.patch) if self.patch > 1 else edited
-        return (SKIP * images + edited[:, :, :height, :width]).tanh()
+        return edited[:, :, :height, :width].tanh()
