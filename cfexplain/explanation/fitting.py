@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfexplain.data.base import to_float
-from cfexplain.detectors.network import Detector, logits_of
+from cfexplain.detectors.network import Detector, in_batches, logits_of
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.explanation.model import FittedModel
-from cfexplain.explanation.objective import Batch, generator_losses
+from cfexplain.explanation.objective import Batch, generator_losses, noisy
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.types import Splits, Tick
@@ -54,9 +54,8 @@ class CounterfactualLearner:
         self.exposure = splits.exposure.images.to(device)
         self.normal_bins = self._source_bins(self.normals)
         self.exposure_bins = self._source_bins(self.exposure)
-        self.normal_logits = logits_of(detector, splits.held_out.images, device).to(device)
-        # kappa = mean of -log(1 - phi) = softplus(logit) over held-out normals
-        self.score_stop = F.softplus(self.normal_logits).mean().item() if fit.score_stop else None
+        self.held_out = splits.held_out.images.to(device)
+        self.score_stop = self._normal_level() if fit.score_stop else None
         self.steps_done = 0
 
     def _source_bins(self, images: Tensor) -> Tensor:
@@ -64,6 +63,15 @@ class CounterfactualLearner:
         scores = logits_of(self.detector, images, self.device).sigmoid()
         num_bins = self.fit.num_alpha_bins
         return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
+
+    def _normal_level(self) -> float:
+        """kappa: the mean of -log(1 - phi) over held-out normals, under the noise that edited images get."""
+        noise = step_generator(self.seed, 0, "normal level")
+        log_normal = in_batches(
+            lambda images: self.detector.log_probs(noisy(images, self.fit.score_noise, noise)).log_normal,
+            self.held_out,
+        )
+        return -log_normal.mean().item()
 
     def sample(self, step: int) -> Batch:
         """Half normal, half exposure images, with a target bin and a concept each; the same for the same step.
@@ -87,7 +95,7 @@ class CounterfactualLearner:
             target_bins=target_bins,
             concepts=draw(fit.num_concepts, 2 * half),
             num_normals=half,
-            normal_logits=self.normal_logits[draw(len(self.normal_logits), half)],
+            held_out=to_float(self.held_out[draw(len(self.held_out), half)]),
             noise=step_generator(self.seed, step, "noise"),
         )
 

@@ -43,7 +43,7 @@ class Edits:
 class Batch:
     """sources: (N, C, H, W) in [-1, 1], normals first; source_bins, target_bins, concepts: (N,) int64.
 
-    normal_logits: as many held-out normals' logits as there are outliers in the batch.
+    held_out: (N - num_normals, C, H, W) held-out normal images, whose scores the counterfactuals are to match.
     """
 
     sources: Tensor
@@ -51,7 +51,7 @@ class Batch:
     target_bins: Tensor
     concepts: Tensor
     num_normals: int
-    normal_logits: Tensor
+    held_out: Tensor
     noise: torch.Generator
 
     def edit(self, generator: nn.Module, fit: Fit) -> Edits:
@@ -88,7 +88,7 @@ def generator_losses(
     own = edits.images[:n]
     # The way back: G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
     cycles = generator(own[CHANGED], batch.source_bins[CHANGED], batch.concepts[CHANGED])
-    log_probs = detector.log_probs(_noisy(torch.cat([edits.images, cycles]), fit.score_noise, batch.noise))
+    log_probs = detector.log_probs(noisy(torch.cat([edits.images, cycles]), fit.score_noise, batch.noise))
     num_edits = len(edits.images)
     alphas = torch.cat([edits.target_bins, batch.source_bins[CHANGED]]) / (fit.num_alpha_bins - 1)
 
@@ -106,7 +106,9 @@ def generator_losses(
         outliers = batch.sources[batch.num_normals :]
         # Each concept for itself. Matching their mixture let both concepts turn red (purity 0.15 instead of 0.79).
         set_logits = log_probs.logit[n:num_edits].unflatten(0, (len(outliers), fit.num_concepts))  # (N, K)
-        per_concept = [matching_loss(set_logits[:, k], batch.normal_logits) for k in range(fit.num_concepts)]
+        with torch.no_grad():  # under the same noise: clean normals would ask for more than they score themselves
+            normal_logits = detector.log_probs(noisy(batch.held_out, fit.score_noise, batch.noise)).logit
+        per_concept = [matching_loss(set_logits[:, k], normal_logits) for k in range(fit.num_concepts)]
         losses["matching"] = torch.stack(per_concept).mean()
         losses["pull"] = l1_distances(edits.images[n:], edits.sources[n:]).mean()
         if fit.num_concepts > 1:
@@ -115,7 +117,7 @@ def generator_losses(
     return {name: value for name, value in losses.items() if getattr(fit, name) > 0}
 
 
-def _noisy(images: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def noisy(images: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Gaussian noise on images before the detector sees them: an edit that noise undoes earns nothing."""
     if noise == 0:
         return images
