@@ -48,7 +48,8 @@ def test_the_default_preset_of_the_paper_differs_only_in_the_objective():
     default, paper = built("train").fit, built("train", "fit=paper").fit
     differing = {field.name for field in fields(default) if getattr(default, field.name) != getattr(paper, field.name)}
     assert {"score_stop", "matching", "diversity"} <= differing
-    assert not differing & {"steps", "batch_size", "num_concepts", "num_alpha_bins", "adversarial", "score"}
+    assert not differing & {"steps", "batch_size", "num_concepts", "num_alpha_bins", "score", "learning_rate"}
+    assert (paper.adversarial, paper.score) == (1.0, 1.0)  # the weights of the lineage
 
 
 def test_only_changed_first_values_of_a_sweep_are_checked_beside_the_first():
