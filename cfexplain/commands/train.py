@@ -136,15 +136,14 @@ def counts(splits: Splits) -> str:
 
 def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
     from cfexplain.detectors.network import build_detector
+    from cfexplain.explanation.model import build_concept_classifier
 
     shape, fit, spec = splits.image_shape, config.fit, config.generator
     networks = {
         "detector": build_detector(config.detector, shape, config.seed),
         "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
         "discriminator": spec.build_discriminator(shape, fit.num_alpha_bins),
-        "concept classifier": spec.build_concept_classifier(
-            shape, fit.num_concepts, fit.concept_blur, fit.concept_noise
-        ),
+        "concept classifier": build_concept_classifier(spec, fit, shape),
     }
     return {name: sum(part.numel() for part in network.parameters()) for name, network in networks.items()}
 

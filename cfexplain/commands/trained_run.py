@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from cfexplain.detectors.network import Detector
-    from cfexplain.explanation.model import FittedModel
+    from cfexplain.explanation.model import FittedModel, build_concept_classifier
 
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 
@@ -84,7 +84,7 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
 
 def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
     from cfexplain.commands import checkpoints
-    from cfexplain.explanation.model import FittedModel
+    from cfexplain.explanation.model import FittedModel, build_concept_classifier
 
     remedy = REMEDY.format(folder=run.folder)
     detector = load_detector(run.config, run.folder / "checkpoints" / "detector.pt", remedy, device)
@@ -92,7 +92,7 @@ def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
     values = checkpoints.load(path, remedy)
     shape, fit, spec = _image_shape(values, path, remedy), run.config.fit, run.config.generator
     generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts)
-    classifier = spec.build_concept_classifier(shape, fit.num_concepts, fit.concept_blur, fit.concept_noise)
+    classifier = build_concept_classifier(spec, fit, shape)
     checkpoints.restore(generator, values, "generator", path, remedy)
     checkpoints.restore(classifier, values, "concept_classifier", path, remedy)
     return FittedModel(

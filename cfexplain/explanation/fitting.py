@@ -18,7 +18,7 @@ from cfexplain.data.base import to_float
 from cfexplain.detectors.network import Detector, in_batches, logits_of
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError, FitError
-from cfexplain.explanation.model import FittedModel
+from cfexplain.explanation.model import FittedModel, build_concept_classifier
 from cfexplain.explanation.objective import Batch, generator_losses, noisy
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
@@ -39,9 +39,7 @@ class CounterfactualLearner:
             shape = splits.image_shape
             self.generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts).to(device)
             self.discriminator = spec.build_discriminator(shape, fit.num_alpha_bins).to(device)
-            self.concept_classifier = spec.build_concept_classifier(
-                shape, fit.num_concepts, fit.concept_blur, fit.concept_noise
-            ).to(device)
+            self.concept_classifier = build_concept_classifier(spec, fit, shape).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         betas = (fit.beta_1, fit.beta_2)
         self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), fit.learning_rate, betas)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class ConceptView(Enum):
+    pair = "pair"
+    direction = "direction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +22,8 @@ class Fit:
     pull:           L1 distance of counterfactual and source.
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
     overlap:        squared cosine between the concepts' edits.
-    concept_blur, concept_noise: pooling factor and noise before the concept classifier; 1 and 0 switch them off.
+    concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
+    concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
     """
 
     steps: int
@@ -35,7 +42,8 @@ class Fit:
     matching: float
     reconstruction: float
     concept: float
-    concept_blur: int
+    concept_classifier: ConceptView
+    concept_grid: int
     concept_noise: float
     pull: float
     diversity: float
@@ -49,7 +57,7 @@ class Fit:
         for name in ("batch_size", "num_concepts", "num_alpha_bins"):
             if getattr(self, name) < (1 if name == "num_concepts" else 2):
                 raise ValueError(f"{name} is too small: {getattr(self, name)}")
-        for name in ("steps", "log_every_steps", "image_every_steps", "checkpoint_every_steps", "concept_blur"):
+        for name in ("steps", "log_every_steps", "image_every_steps", "checkpoint_every_steps", "concept_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("learning_rate", "discriminator_learning_rate"):

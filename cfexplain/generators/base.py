@@ -25,7 +25,5 @@ class GeneratorSpec(ABC):
         """D(images, alpha_bins) -> (N,) logits."""
 
     @abstractmethod
-    def build_concept_classifier(
-        self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float
-    ) -> nn.Module:
-        """R(source, edited, noise_generator=None) -> (N, K) logits."""
+    def build_pair_classifier(self, image_shape: ImageShape, num_concepts: int) -> nn.Module:
+        """R(source, edited, noise_generator=None) -> (N, K) logits, a deep network."""

@@ -52,9 +52,7 @@ class Conv(GeneratorSpec):
             image_shape[0], self.discriminator_width, self.discriminator_blocks, self.patch, num_alpha_bins
         )
 
-    def build_concept_classifier(
-        self, image_shape: ImageShape, num_concepts: int, blur: int, noise: float
-    ) -> nn.Module:
-        from cfexplain.nets.blocks import ConceptClassifier
+    def build_pair_classifier(self, image_shape: ImageShape, num_concepts: int) -> nn.Module:
+        from cfexplain.nets.blocks import PairClassifier
 
-        return ConceptClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts, blur, noise)
+        return PairClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts)

@@ -108,29 +108,43 @@ class ProjectionDiscriminator(nn.Module):
         return self.logit(features).squeeze(1) + (features * self.bin_embedding(alpha_bins)).sum(dim=1)
 
 
-class ConceptClassifier(nn.Module):
-    """R: which concept turned `source` into `edited`? Both images side by side on the channels.
+class PairClassifier(nn.Module):
+    """R of the paper: which concept turned `source` into `edited`? A deep network that sees all of both images.
 
-    blur_pool > 1 and noise > 0 hide fine marks from R: without them R and G agree on a mark that no eye sees, and the
-    concepts are the same edit, signed. The noise comes from the generator handed in, so that a
-    resumed run repeats; with none (at test time) it is left out.
+    It and G can agree on a mark that no eye sees, or on a concept that means one change for these images and another
+    for those.
     """
 
-    def __init__(
-        self, num_channels: int, width: int, num_blocks: int, num_concepts: int, blur_pool: int, noise: float
-    ) -> None:
+    def __init__(self, num_channels: int, width: int, num_blocks: int, num_concepts: int) -> None:
         super().__init__()
         self.trunk = SpectralTrunk(2 * num_channels, width, num_blocks)
         self.head = spectral_norm(nn.Linear(self.trunk.output_dim, num_concepts))
-        self.blur_pool = blur_pool
+
+    def forward(self, source: Tensor, edited: Tensor, noise_generator: torch.Generator | None = None) -> Tensor:
+        """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
+        return self.head(self.trunk(torch.cat([source, edited], dim=1)))
+
+
+class DirectionClassifier(nn.Module):
+    """R as one linear layer on the direction of a coarse edit: a concept is one way of changing any image.
+
+    The edit is averaged over a coarse grid, so that fine marks are of no use, brought to length 1, and given noise from
+    the generator handed in (at test time there is none). Being linear, R cannot tell "red for yellow digits, a 1 for
+    blue ones" from its mirror image, which a deep R takes for a concept.
+    """
+
+    SHARPNESS = 10.0  # of the softmax: directions have length 1
+
+    def __init__(self, num_channels: int, num_concepts: int, grid: int, noise: float) -> None:
+        super().__init__()
+        self.head = nn.Linear(num_channels * grid**2, num_concepts, bias=False)
+        self.grid = grid
         self.noise = noise
 
     def forward(self, source: Tensor, edited: Tensor, noise_generator: torch.Generator | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
-        pair = torch.cat([source, edited - source], dim=1)
-        if self.blur_pool > 1:
-            pair = F.avg_pool2d(pair, self.blur_pool, ceil_mode=True)
+        edit = F.adaptive_avg_pool2d(edited - source, self.grid).flatten(1)
+        direction = edit / (edit.norm(dim=1, keepdim=True) + 1e-3)
         if self.noise > 0 and noise_generator is not None:
-            noise = torch.randn(pair.shape, generator=noise_generator, device=noise_generator.device)
-            pair = pair + self.noise * noise.to(pair)
-        return self.head(self.trunk(pair))
+            direction = direction + self.noise * torch.randn(direction.shape, generator=noise_generator).to(direction)
+        return self.SHARPNESS * F.linear(direction, F.normalize(self.head.weight, dim=1))

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from cfexplain.nets.blocks import ConditionalGroupNorm, ConditionalResBlock
 from cfexplain.types import ImageShape
 
-
 SKIP = 2.0  # tanh(2) = 0.96: nearly the identity, and still within reach of an edit
 
 
@@ -18,8 +17,8 @@ class ConditionalGenerator(nn.Module):
     A pixel-unshuffle stem of factor `patch` cuts the cost by about its square; the head enlarges smoothly, as a
     pixel-shuffle one leaves a grid in the strokes. Sizes that the strides do not divide are padded and cut again.
 
-    The source is added before the tanh, so what an edit leaves alone stays sharp. This tempts the generator to nibble at
-    strokes until the detector gives in: it needs a strong adversarial loss, noise before the score, and a concept
+    The source is added before the tanh, so what an edit leaves alone stays sharp. This tempts the generator to nibble
+    at strokes until the detector gives in: it needs a strong adversarial loss, noise before the score, and a concept
     classifier that sees coarse changes only (conf/fit/default.yaml).
     """
 
