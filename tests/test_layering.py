@@ -29,7 +29,8 @@ def imported(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names += [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "cfexplain" else [node.module]
+            is_root = node.module == "cfexplain"
+            names += [f"{node.module}.{alias.name}" for alias in node.names] if is_root else [node.module]
     return names
 
 

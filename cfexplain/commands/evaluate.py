@@ -141,7 +141,8 @@ def _report(
     from cfexplain.reporting.tables import print_table
 
     job.reporter.end_stage()
-    print_table(metrics, job.reporter.stream)
+    meanings = {key: value for spec in config.metric.values() for key, value in spec.meanings.items()}
+    print_table(metrics, meanings, job.reporter.stream)
     picture = job.folder.images / "counterfactuals.png"
     counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images)).save(picture)
     facts = {
@@ -151,4 +152,5 @@ def _report(
     }
     pictures = [("Anomalies and their counterfactuals, with anomaly scores", picture)]
     notes = job.folder.record["warnings"]
-    write_report(job.folder.path / "report.html", f"Evaluation: {trained.slug}", facts, pictures, metrics, notes)
+    title = f"Evaluation: {trained.slug}"
+    write_report(job.folder.path / "report.html", title, facts, pictures, metrics, meanings, notes)

@@ -12,6 +12,8 @@ from cfexplain.commands.job import Job
 from cfexplain.commands.own_images import find_images, load_images
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
 from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.metrics.distance import Distance
+from cfexplain.metrics.validity import Validity
 
 if TYPE_CHECKING:
     from cfexplain.types import Explanations
@@ -148,4 +150,5 @@ def _draw(
         "verdicts": ", ".join(f"{name} {counted[name]}" for name in sorted(counted)),
         "counts as normal": f"score at or below {threshold:.4f}",
     }
-    write_report(job.folder.path / "report.html", f"Explanations: {trained.slug}", facts, pictures, metrics)
+    meanings = Validity.meanings | Distance.meanings
+    write_report(job.folder.path / "report.html", f"Explanations: {trained.slug}", facts, pictures, metrics, meanings)

@@ -25,6 +25,10 @@ def alpha_correlation(logits: np.ndarray) -> float:
 class Alpha(MetricSpec):
     """alpha_correlation over the alpha bins."""
 
+    meanings = {
+        "alpha_correlation": ("wanted vs reached score", "1"),
+    }
+
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         logits = inputs.explanations.logits.numpy()
         if logits.shape[1] < 2:

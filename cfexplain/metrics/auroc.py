@@ -50,6 +50,11 @@ def auroc_with_interval(
 class Auroc(IntervalMetricSpec):
     """detector_auroc, and cf_auroc over all concepts and of each."""
 
+    meanings = {
+        "detector_auroc": ("normal vs anomalous test images", "1"),
+        "cf_auroc": ("normal test images vs counterfactuals", "0.5"),
+    }
+
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         normal = inputs.test_normal_logits.numpy()
         anomalous = inputs.explanations.source_logits.numpy()

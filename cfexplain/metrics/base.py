@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cfexplain.types import Explanations, ImageSet, Splits
 
@@ -41,7 +41,12 @@ class MetricInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(ABC):
-    """Values of a metric. What the reader of a number must know goes out as a CfexplainWarning."""
+    """Values of a metric. What the reader of a number must know goes out as a CfexplainWarning.
+
+    meanings: for tables, of each key (without _low, _high and _concept_<k>) what it says and its ideal value.
+    """
+
+    meanings: ClassVar[dict[str, tuple[str, str]]]
 
     @property
     def name(self) -> str:

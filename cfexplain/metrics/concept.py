@@ -57,6 +57,11 @@ class Concept(IntervalMetricSpec):
     width, num_steps: of the fresh classifier.
     """
 
+    meanings = {
+        "concept_accuracy_joint": ("concepts told apart by the trained-along classifier", "1"),
+        "concept_accuracy_fresh": ("concepts told apart by a fresh classifier", "1"),
+    }
+
     test_fraction: float
     width: int
     num_steps: int

@@ -31,6 +31,11 @@ class Distance(MetricSpec):
     change_threshold: in [-1, 1] units.
     """
 
+    meanings = {
+        "l1_distance": ("mean change of a pixel, range -1..1", "low"),
+        "changed_fraction": ("share of pixels that change visibly", "low"),
+    }
+
     change_threshold: float
 
     def __post_init__(self) -> None:

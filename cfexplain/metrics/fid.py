@@ -82,6 +82,16 @@ class Fid(MetricSpec):
     num_features, width, num_steps: of the classifier.
     """
 
+    meanings = {
+        "fid_normalized": ("distance to normal images; 1 = as far as the anomalies", "0"),
+        "fid_counterfactual": ("FID, normal test images vs counterfactuals", "0"),
+        "fid_anomaly": ("FID, normal test images vs anomalies", "-"),
+        "fid_features": ("network whose features FID and KID compare", ""),
+        "fid_images": ("images a side behind FID and KID", ""),
+        "kid_counterfactual": ("KID, normal test images vs counterfactuals", "0"),
+        "kid_anomaly": ("KID, normal test images vs anomalies", "-"),
+    }
+
     features: FeatureNetwork
     weights_path: str | None
     num_features: int

@@ -108,6 +108,16 @@ class Oracle(IntervalMetricSpec):
     width, num_steps: of the shape classifier.
     """
 
+    meanings = {
+        "oracle_normal_rate": ("share that truly are normal, by the known factors", "1"),
+        "oracle_concept_purity": ("share in which only the concept's own factor became normal", "1"),
+        "oracle_other_kept": ("share in which the other factor kept its value", "1"),
+        "oracle_legible_rate": ("share on which the oracle is sure of the class", "1"),
+        "oracle_accuracy": ("the oracle's own accuracy on real test images", "1"),
+        "oracle_assignment": ("factor that each concept stands for", ""),
+        "oracle_purity": ("share in which only the concept's own factor became normal", "1"),
+    }
+
     width: int
     num_steps: int
 

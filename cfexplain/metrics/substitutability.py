@@ -52,6 +52,11 @@ class Substitutability(IntervalMetricSpec):
     num_sources: exposure images turned into counterfactuals; never more than half of them.
     """
 
+    meanings = {
+        "substitutability_auroc": ("detector trained on counterfactuals as normals", "detector_auroc"),
+        "substitutability_ratio": ("the same as a share of the detector's gain over chance", "1"),
+    }
+
     num_sources: int
 
     def __post_init__(self) -> None:

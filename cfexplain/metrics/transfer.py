@@ -18,6 +18,13 @@ class Transfer(IntervalMetricSpec):
     transfer_detector_auroc says how good that detector is: an ignorant one would give the ideal 0.5.
     """
 
+    meanings = {
+        "transfer_auroc": ("cf_auroc under a detector never seen in training", "cf_auroc"),
+        "transfer_gap": ("transfer_auroc minus cf_auroc", "0"),
+        "transfer_detector_auroc": ("detector_auroc of that other detector", "1"),
+        "transfer_validity": ("validity under that other detector", "1"),
+    }
+
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         from cfexplain.detectors.network import logits_of
 

@@ -18,6 +18,10 @@ def is_valid(explanations: Explanations):
 class Validity(IntervalMetricSpec):
     """validity over all concepts and of each."""
 
+    meanings = {
+        "validity": ("share of counterfactuals that the detector calls normal", "1"),
+    }
+
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         valid = is_valid(inputs.explanations)
         values = share_with_interval("validity", valid, inputs.seed, self.num_resamples)

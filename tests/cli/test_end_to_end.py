@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cfexplain.metrics.alpha import Alpha
+from cfexplain.metrics.auroc import Auroc
+from cfexplain.metrics.distance import Distance
+from cfexplain.metrics.oracle import Oracle
+from cfexplain.metrics.validity import Validity
+from cfexplain.reporting.tables import metric_rows
 from tests.conftest import TINY
 
 METRICS = "metric=[auroc,validity,distance,alpha,oracle]"
@@ -53,12 +59,17 @@ def test_train_explain_evaluate(cfexplain, tmp_path):
     assert metrics["l1_distance"] == pytest.approx(mean_l1, abs=1e-4)  # the csv is rounded
     assert metrics["detector_auroc"] == pytest.approx(read(tmp_path / "t" / "metrics.json")["detector_auroc"], abs=1e-6)
     assert f"{metrics['cf_auroc']:.3f}" in done.stdout
+    explained = Auroc.meanings | Validity.meanings | Distance.meanings | Alpha.meanings | Oracle.meanings
+    for row in metric_rows(metrics, explained):
+        assert row.meaning, row.key
+        assert row.key in done.stdout and row.value in done.stdout
 
 
 @pytest.mark.slow
 def test_same_seed_same_metrics_other_seed_other_metrics_and_config_alone_repeats(cfexplain, tmp_path):
     def numbers(folder: str) -> dict:
-        assert cfexplain("evaluate", f"run={folder}", f"run_dir={folder}-e", METRICS, "metric.oracle.num_steps=20").code == 0
+        done = cfexplain("evaluate", f"run={folder}", f"run_dir={folder}-e", METRICS, "metric.oracle.num_steps=20")
+        assert done.code == 0, done.stderr
         return read(tmp_path / f"{folder}-e" / "metrics.json")
 
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):

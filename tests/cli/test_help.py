@@ -37,7 +37,11 @@ def test_config_is_shown_without_a_run(cfexplain, tmp_path):
 
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "seeed=1"], ["train", "fit.steps=0"]])
 def test_torch_is_not_loaded(argv, tmp_path):
-    code = f"import sys, cfexplain.cli as c\ntry: c.main({argv!r})\nfinally: assert 'torch' not in sys.modules, 'loaded'"
+    code = f"""
+import sys, cfexplain.cli
+try: cfexplain.cli.main({argv!r})
+finally: assert 'torch' not in sys.modules, 'loaded'
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "loaded" not in done.stderr and done.returncode == 0, done.stderr

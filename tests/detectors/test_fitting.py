@@ -81,5 +81,5 @@ def test_a_collapsed_detector_is_an_error_with_a_name(splits):
 
 def test_exposure_is_demanded_where_it_is_needed(splits):
     with pytest.raises(ConfigError, match="needs outlier exposure"):
-        fit_detector(spec_of(ROOT / "conf" / "detector" / "bce.yaml"), dataclasses.replace(splits, exposure=None), 0, CPU,
-                     lambda tick: None)
+        bce = spec_of(ROOT / "conf" / "detector" / "bce.yaml")
+        fit_detector(bce, dataclasses.replace(splits, exposure=None), 0, CPU, lambda tick: None)

@@ -3,10 +3,12 @@
 import io
 import json
 
+from cfexplain.metrics.auroc import Auroc
 from cfexplain.reporting.files import write_json
 from cfexplain.reporting.html import write_report
 from cfexplain.reporting.tables import metric_rows, print_table
 
+MEANINGS = Auroc.meanings
 METRICS = {
     "cf_auroc": 0.51234, "cf_auroc_low": 0.48, "cf_auroc_high": 0.5449, "cf_auroc_concept_1": 0.25,
     "fid_features": "classifier-abc", "fid_images": 40, "low": 0.125,
@@ -16,7 +18,7 @@ METRICS = {
 def test_each_number_of_the_file_is_in_the_table_once(tmp_path):
     write_json(tmp_path / "metrics.json", METRICS)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert [(row.key, row.value, row.interval) for row in metric_rows(metrics)] == [
+    assert [(row.key, row.value, row.interval) for row in metric_rows(metrics, MEANINGS)] == [
         ("cf_auroc", "0.512", "0.480 to 0.545"),
         ("cf_auroc_concept_1", "0.250", ""),
         ("fid_features", "classifier-abc", ""),
@@ -26,18 +28,18 @@ def test_each_number_of_the_file_is_in_the_table_once(tmp_path):
 
 
 def test_a_concept_row_has_the_ideal_of_its_metric():
-    rows = {row.key: row for row in metric_rows(METRICS)}
+    rows = {row.key: row for row in metric_rows(METRICS, MEANINGS)}
     assert rows["cf_auroc"].ideal == rows["cf_auroc_concept_1"].ideal == "0.5"
     assert rows["cf_auroc_concept_1"].meaning == "the same for concept 1"
 
 
 def test_an_end_without_its_metric_is_a_row_of_its_own():
-    assert [row.key for row in metric_rows({"a_low": 0.5, "b": 1.0, "b_low": 0.5})] == ["a_low", "b"]
+    assert [row.key for row in metric_rows({"a_low": 0.5, "b": 1.0, "b_low": 0.5}, {})] == ["a_low", "b"]
 
 
 def test_rows_are_not_cut_without_a_terminal():
     stream = io.StringIO()
-    print_table(METRICS, stream)
+    print_table(METRICS, MEANINGS, stream)
     (line,) = [line for line in stream.getvalue().splitlines() if line.split()[:1] == ["cf_auroc"]]
     assert "0.512" in line and "0.480 to 0.545" in line and "counterfactuals" in line
 
@@ -46,8 +48,9 @@ def test_the_page_needs_no_other_file_and_escapes_names(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    write_report(tmp_path / "report.html", "<run>", {"model": "a&b"}, [("pic", tmp_path / "a.png")], METRICS, ["<n>"])
+    pictures = [("pic", tmp_path / "a.png")]
+    write_report(tmp_path / "report.html", "<run>", {"model": "a&b"}, pictures, METRICS, MEANINGS, ["<n>"])
     page = (tmp_path / "report.html").read_text()
     assert "&lt;run&gt;" in page and "a&amp;b" in page and "&lt;n&gt;" in page and "<run>" not in page
     assert 'src="data:image/png;base64,' in page and "http" not in page.replace("http-equiv", "")
-    assert all(row.value in page for row in metric_rows(METRICS))
+    assert all(row.value in page for row in metric_rows(METRICS, MEANINGS))
