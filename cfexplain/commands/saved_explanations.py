@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cfexplain.commands import checkpoints
+from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
 from cfexplain.types import Explanations, ImageSet
 
@@ -14,7 +14,7 @@ FILE = "counterfactuals.pt"
 def save_explanations(folder: Path, explanations: Explanations, of_test_anomalies: bool) -> None:
     """of_test_anomalies: False for a user's own images, on which no metric can be computed."""
     sources = explanations.sources
-    checkpoints.save(folder / FILE, {
+    checkpoint.save(folder / FILE, {
         "of_test_anomalies": of_test_anomalies,
         "source_images": sources.images,
         "labels": sources.labels,
@@ -29,7 +29,7 @@ def save_explanations(folder: Path, explanations: Explanations, of_test_anomalie
 
 def load_explanations(folder: Path, remedy: str) -> Explanations:
     """DataError where the file is damaged, or explains images for which there are no metrics."""
-    values = checkpoints.load(folder / FILE, remedy)
+    values = checkpoint.load(folder / FILE, remedy)
     if not values.get("of_test_anomalies"):
         raise DataError(f"{folder} explains your own images, and metrics need the test anomalies; {remedy}")
     try:

@@ -150,7 +150,7 @@ def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
 
 def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
     """Fit it, or take it from the run that is continued."""
-    from cfexplain.commands import checkpoints
+    from cfexplain.engine import checkpoint
     from cfexplain.commands.trained_run import load_detector
     from cfexplain.detectors.fitting import fit_detector
 
@@ -162,7 +162,7 @@ def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.devic
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
     job.reporter.begin_stage("detector", 0)
     detector = fit_detector(config.detector, splits, config.seed, device, job.reporter)
-    checkpoints.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
+    checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector
 
 
@@ -178,7 +178,7 @@ def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: tor
 def _train_generator(
     config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device
 ) -> None:
-    from cfexplain.commands import checkpoints
+    from cfexplain.engine import checkpoint
     from cfexplain.explanation.explain import explain_images
     from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
     from cfexplain.reporting.grids import counterfactual_grid, spread
@@ -186,7 +186,7 @@ def _train_generator(
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device)
     last = job.folder.checkpoints / "last.pt"
     if last.exists():
-        learner.load_state_dict(checkpoints.load(last, REMEDY)["learner"])
+        learner.load_state_dict(checkpoint.load(last, REMEDY)["learner"])
         job.reporter.say(f"generator continues at step {learner.steps_done}")
     job.reporter.begin_stage("generator", learner.steps_done)
     # Pictures while training show exposure images: the test set is for the end.
@@ -195,13 +195,13 @@ def _train_generator(
     def on_step(learner: CounterfactualLearner) -> None:
         step = learner.steps_done
         if step % config.fit.checkpoint_every_steps == 0 or step == config.fit.steps:
-            checkpoints.save(last, {"learner": learner.state_dict()})
+            checkpoint.save(last, {"learner": learner.state_dict()})
         if step % config.fit.image_every_steps == 0:
             picture = counterfactual_grid(explain_images(learner.fitted(), shown, device), range(len(shown)))
             picture.save(job.folder.images / f"counterfactuals-{step:06d}.png")
 
     model = fit_generator(learner, job.reporter, on_step)
-    checkpoints.save(job.folder.checkpoints / "generator.pt", {
+    checkpoint.save(job.folder.checkpoints / "generator.pt", {
         "image_shape": list(splits.image_shape),
         "generator": model.generator.state_dict(),
         "concept_classifier": model.concept_classifier.state_dict(),

@@ -40,10 +40,10 @@ class TrainedRun:
         return [self.folder, *([self.explained] if self.explained else [])]
 
     def image_shape(self) -> ImageShape:
-        from cfexplain.commands import checkpoints
+        from cfexplain.engine import checkpoint
 
         path, remedy = self.folder / "checkpoints" / "generator.pt", REMEDY.format(folder=self.folder)
-        return _image_shape(checkpoints.load(path, remedy), path, remedy)
+        return _image_shape(checkpoint.load(path, remedy), path, remedy)
 
     def load_model(self, device: torch.device) -> FittedModel:
         return load_model(self, device)
@@ -73,28 +73,28 @@ def open_run(
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
-    from cfexplain.commands import checkpoints
+    from cfexplain.engine import checkpoint
     from cfexplain.detectors.network import build_detector
 
-    values = checkpoints.load(path, remedy)
+    values = checkpoint.load(path, remedy)
     detector = build_detector(config.detector, _image_shape(values, path, remedy), config.seed)
-    checkpoints.restore(detector, values, "detector", path, remedy)
+    checkpoint.restore(detector, values, "detector", path, remedy)
     return detector.to(device).eval().requires_grad_(False)
 
 
 def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
-    from cfexplain.commands import checkpoints
+    from cfexplain.engine import checkpoint
     from cfexplain.explanation.model import FittedModel, build_concept_classifier
 
     remedy = REMEDY.format(folder=run.folder)
     detector = load_detector(run.config, run.folder / "checkpoints" / "detector.pt", remedy, device)
     path = run.folder / "checkpoints" / "generator.pt"
-    values = checkpoints.load(path, remedy)
+    values = checkpoint.load(path, remedy)
     shape, fit, spec = _image_shape(values, path, remedy), run.config.fit, run.config.generator
     generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts)
     classifier = build_concept_classifier(spec, fit, shape)
-    checkpoints.restore(generator, values, "generator", path, remedy)
-    checkpoints.restore(classifier, values, "concept_classifier", path, remedy)
+    checkpoint.restore(generator, values, "generator", path, remedy)
+    checkpoint.restore(classifier, values, "concept_classifier", path, remedy)
     return FittedModel(
         detector=detector,
         generator=generator.to(device).eval().requires_grad_(False),
