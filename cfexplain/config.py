@@ -165,6 +165,8 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
         element = (typing.get_args(inner) or (Any,))[0]
         if value is None and inner is not hint:
             return None
+        if isinstance(value, str | int) and not isinstance(value, bool) and element in (str, int):
+            value = [value]  # dataset.normal=speed_limits, images=part.png
         if not isinstance(value, list):
             raise ConfigError(f"{path} must be a list, like [{value}], got {value!r}")
         items = [_plain_value(item, element, f"{path}[{index}]") for index, item in enumerate(value)]

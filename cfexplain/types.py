@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 ImageShape = tuple[int, int, int]  # C, H, W
 
@@ -21,28 +21,49 @@ class ImageSet:
     labels:  (N,) int64, 0 normal, 1 anomalous.
     classes: (N,) int64, index into Splits.class_names; -1 where the image is of none of them (exposure).
     ids:     N stable names, unique within a dataset ("test/00042").
+    masks:   (N, H, W) bool, True where the defect is; None where the dataset marks none.
+    is_mapped: the images lie in a memory-mapped file, not in memory, and are to stay there.
     """
 
     images: Tensor
     labels: Tensor
     classes: Tensor
     ids: tuple[str, ...]
+    masks: Tensor | None = None
+    is_mapped: bool = False
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.labels), len(self.classes), len(self.ids)}
         assert len(sizes) == 1, f"images, labels, classes and ids differ in length: {sizes}"
+        assert self.masks is None or len(self.masks) == len(self.ids), "masks and ids differ in length"
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, indices: Tensor) -> ImageSet:
-        """The images at `indices` ((M,) int64, or an (N,) bool mask), in that order."""
+        """The images at `indices` ((M,) int64, or an (N,) bool mask), in that order.
+
+        Neighbours in a row are a view, which leaves mapped images where they are; others are copied into memory.
+        """
         if str(indices.dtype) == "torch.bool":
             indices = indices.nonzero().flatten()
-        ids = tuple(self.ids[i] for i in indices.tolist())
+        numbers = indices.tolist()
+        ids = tuple(self.ids[i] for i in numbers)
+        is_view = len(numbers) > 0 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        rows = slice(numbers[0], numbers[0] + len(numbers)) if is_view else indices
         return replace(
-            self, images=self.images[indices], labels=self.labels[indices], classes=self.classes[indices], ids=ids
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            classes=self.classes[rows],
+            ids=ids,
+            masks=None if self.masks is None else self.masks[rows],
+            is_mapped=self.is_mapped and is_view,
         )
+
+    def images_for(self, device: device) -> Tensor:
+        """The images where batches are drawn from: on the device, or in their file where they are mapped."""
+        return self.images if self.is_mapped else self.images.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +84,18 @@ class FactorRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What may be done to a training image without changing what it shows.
+
+    flip:         mirrored left to right, every second time.
+    crop_padding: moved by up to this many pixels in both directions, the border filled by reflection.
+    """
+
+    flip: bool
+    crop_padding: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Splits:
     """A dataset cut for anomaly detection.
 
@@ -72,6 +105,7 @@ class Splits:
     test:      normal and anomalous images; nothing but metrics and pictures may look at them.
     reference: training images of every class with their classes, for the judges alone (feature network, oracle).
     factors:   the normal rule where the dataset knows its factors, else None.
+    augmentation: of training batches; None leaves images as they are.
     """
 
     train: ImageSet
@@ -81,6 +115,7 @@ class Splits:
     reference: ImageSet
     class_names: tuple[str, ...]
     factors: FactorRule | None
+    augmentation: Augmentation | None = None
 
     @property
     def image_shape(self) -> ImageShape:

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY = [
-    "dataset.train_size=240", "dataset.exposure_size=200", "dataset.test_size=80", "dataset.reference_size=240",
-    "detector.width=4", "detector.steps=30", "detector.batch_size=32", "fit.steps=6", "fit.batch_size=8",
+    "dataset.train_size=240", "exposure.limit=200", "dataset.test_size=80", "dataset.reference_size=240",
+    "encoder.width=4", "detector.steps=30", "detector.batch_size=32", "fit.steps=6", "fit.batch_size=8",
     "fit.log_every_steps=2", "fit.image_every_steps=4", "fit.checkpoint_every_steps=2", "generator.width=8",
     "generator.discriminator_width=8", "generator.concept_width=8", "runtime=cpu",
 ]

@@ -11,7 +11,7 @@ from cfexplain.detectors.hsc import Hsc
 from cfexplain.errors import ConfigError, DataError
 
 HSC = {
-    "_target_": "cfexplain.detectors.hsc.Hsc", "embedding_dim": 8, "width": 4, "steps": 10, "batch_size": 16,
+    "_target_": "cfexplain.detectors.hsc.Hsc", "embedding_dim": 8, "steps": 10, "batch_size": 16,
     "learning_rate": 1, "weight_decay": 0,
 }
 
@@ -52,7 +52,7 @@ def test_values_have_the_annotated_types():
     ({"number": -1}, "number must be >= 0, got -1"),
     ({"optional": "x"}, "optional must be a whole number or null, got 'x'"),
     ({"rate": "fast"}, "rate must be a number, got 'fast'"),
-    ({"sizes": 3}, "sizes must be a list, like [3], got 3"),
+    ({"sizes": 2.5}, "sizes must be a list, like [2.5], got 2.5"),
     ({"sizes": [1, "b"]}, "sizes[1] must be a whole number, got 'b'"),
     ({"colour": "rde"}, "colour must be one of red, none, got 'rde'. Did you mean red?"),
     ({"flag": "maybe"}, "flag must be true or false, got 'maybe'"),
@@ -67,12 +67,12 @@ def test_a_mistake_is_named(change, message):
 
 def test_a_spec_is_built_from_its_target():
     assert config.build(HSC, DetectorSpec, "detector") == Hsc(
-        embedding_dim=8, width=4, steps=10, batch_size=16, learning_rate=1.0, weight_decay=0.0)
+        embedding_dim=8, steps=10, batch_size=16, learning_rate=1.0, weight_decay=0.0)
 
 
 def test_a_range_error_has_the_group_in_front():
-    with pytest.raises(ConfigError, match=r"^detector\.width must be > 0, got 0$"):
-        config.build({**HSC, "width": 0}, DetectorSpec, "detector")
+    with pytest.raises(ConfigError, match=r"^detector\.steps must be > 0, got 0$"):
+        config.build({**HSC, "steps": 0}, DetectorSpec, "detector")
 
 
 @pytest.mark.parametrize(("target", "message"), [

@@ -70,7 +70,7 @@ def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
     job.folder.update(seed=seed, device=device_name(device))
     job.folder.write_parents(trained.parents)
     with job.timed("data"):
-        splits = trained.config.dataset.load()
+        splits = trained.config.load_splits()
     with job.timed("explain"):
         inputs = _inputs(config, job, trained, splits, device, seed)
     metrics: dict[str, float | str] = {}
@@ -91,7 +91,7 @@ def dry_run(config: EvaluateConfig, planned: Path) -> int:
     trained = config.open()
     device = start_torch(config.runtime, config.device)
     trained.load_model(device)
-    reporter.say(counts(trained.config.dataset.load()))
+    reporter.say(counts(trained.config.load_splits()))
     reporter.say(f"run: {trained.folder}; metrics: {', '.join(config.metric)}")
     reporter.say(f"device: {device_name(device)}")
     reporter.say(f"folder (not made): {planned}")
@@ -117,7 +117,7 @@ def _inputs(
         stage = f"refit {next(numbers)} of the detector"
         job.reporter.begin_stage(stage, 0)
         report = lambda tick: job.reporter(replace(tick, stage=stage))  # noqa: E731
-        return fit_detector(trained.config.detector, other, seed, device, report)
+        return fit_detector(trained.config.detector, trained.config.encoder, other, seed, device, report)
 
     return MetricInputs(
         splits=splits,

@@ -79,7 +79,7 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
         if files:
             sources = load_images(files, trained.image_shape())
         else:
-            splits = trained.config.dataset.load()
+            splits = trained.config.load_splits()
             sources, class_names = splits.test_anomalies, splits.class_names
     job.reporter.say(f"explaining {len(sources)} images, {model.num_concepts} concepts, {model.num_alpha_bins} scores")
     with job.timed("explain"):
@@ -106,7 +106,7 @@ def dry_run(config: ExplainConfig, planned: Path) -> int:
     if config.images:
         reporter.say(f"images: {len(load_images(find_images(config.images), trained.image_shape()))} of your own")
     else:
-        reporter.say(counts(trained.config.dataset.load()))
+        reporter.say(counts(trained.config.load_splits()))
     for name, network in (("detector", model.detector), ("generator", model.generator)):
         reporter.say(f"{name}: {sum(part.numel() for part in network.parameters()):,} parameters")
     reporter.say(f"device: {device_name(device)}")

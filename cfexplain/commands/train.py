@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from cfexplain.commands.job import Job
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
 from cfexplain.data.base import DatasetSpec
+from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
+from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
@@ -38,7 +40,9 @@ class TrainConfig:
     """conf/train.yaml, typed."""
 
     dataset: DatasetSpec
+    exposure: ExposureSpec
     detector: DetectorSpec
+    encoder: EncoderSpec
     generator: GeneratorSpec
     fit: Fit
     runtime: Runtime
@@ -60,19 +64,22 @@ class TrainConfig:
             raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
         if self.stage is Stage.generator and self.run_dir is None:
             raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
-        if not self.dataset.has_exposure:
+        if not self.exposure.provides_images:
             self._check_exposure()
+
+    def load_splits(self) -> Splits:
+        return self.dataset.load(self.exposure)
 
     def _check_exposure(self) -> None:
         if self.detector.needs_exposure:
             raise ConfigError(
-                f"detector={self.detector.name} learns from exposure images and {self.dataset.slug} has none: "
-                "give it some (dataset.exposure=...), or take detector=dsvdd stage=detector"
+                f"detector={self.detector.name} learns from exposure images and exposure=none gives none: "
+                "name another exposure=..., or take detector=dsvdd stage=detector"
             )
         if self.stage is not Stage.detector:
             raise ConfigError(
-                f"the generator learns from exposure images and {self.dataset.slug} has none: give it some "
-                "(dataset.exposure=...), or train the detector alone with stage=detector"
+                "the generator learns from exposure images and exposure=none gives none: name another exposure=..., "
+                "or train the detector alone with stage=detector"
             )
 
 
@@ -95,7 +102,7 @@ def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
     from cfexplain.reporting.grids import preview_grid
 
     with job.timed("data"):
-        splits = config.dataset.load()
+        splits = config.load_splits()
     job.reporter.say(counts(splits))
     preview_grid(splits, config.num_grid_images).save(job.folder.images / "data_preview.png")
     with job.timed("detector"):
@@ -116,7 +123,7 @@ def dry_run(config: TrainConfig, planned: Path) -> int:
 
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
     device = start_torch(config.runtime, config.device)
-    splits = config.dataset.load()
+    splits = config.load_splits()
     reporter.say(counts(splits))
     for name, count in _num_parameters(config, splits).items():
         reporter.say(f"{name}: {count:,} parameters")
@@ -140,7 +147,7 @@ def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
 
     shape, fit, spec = splits.image_shape, config.fit, config.generator
     networks = {
-        "detector": build_detector(config.detector, shape, config.seed),
+        "detector": build_detector(config.detector, config.encoder, shape, config.seed),
         "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
         "discriminator": spec.build_discriminator(shape, fit.num_alpha_bins),
         "concept classifier": build_concept_classifier(spec, fit, shape),
@@ -161,7 +168,7 @@ def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.devic
     if config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
     job.reporter.begin_stage("detector", 0)
-    detector = fit_detector(config.detector, splits, config.seed, device, job.reporter)
+    detector = fit_detector(config.detector, config.encoder, splits, config.seed, device, job.reporter)
     checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector
 

@@ -9,45 +9,50 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.types import Splits
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(ABC):
-    """A dataset with its normal rule and its exposure set. Raise ValueError in `__post_init__` for values out of range.
+    """A dataset with its normal rule. Raise ValueError in `__post_init__` for values out of range.
 
     cache_dir:         where rendered or converted images are kept; outside a run folder, only this is written to.
     held_out_fraction: share of the normal training images kept for calibration and selection.
+    seed:              of hold-out, limits and orders.
     """
 
     cache_dir: str
     held_out_fraction: float
+    seed: int
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out_fraction < 1:
             raise ValueError(f"held_out_fraction must lie between 0 and 1, got {self.held_out_fraction}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
     @property
     @abstractmethod
     def slug(self) -> str:
         """Name for folders: dataset and normal set, of [a-z0-9_-] only, e.g. 'mnist-8_9'."""
 
-    @property
     @abstractmethod
-    def has_exposure(self) -> bool:
-        """Whether `load` will give an exposure set; known without reading a file."""
-
-    @abstractmethod
-    def load(self) -> Splits:
+    def load(self, exposure: ExposureSpec) -> Splits:
         """Read, or render, the images. DataError where a file is missing or damaged."""
 
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 (..., H, W) in 0..255 -> float32 in [-1, 1], on the same device."""
     return images.float().div_(127.5).sub_(1)
+
+
+def rows(images: Tensor, indices: Tensor, device: device) -> Tensor:
+    """The images at (M,) indices, gathered where they lie and then brought to the device."""
+    return images[indices.to(images.device)].to(device)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.data.base import DatasetSpec
 from cfexplain.data.colours import (
     PALETTE,
     Masks,
@@ -20,8 +21,9 @@ from cfexplain.data.colours import (
     plan_reference,
     plan_test,
 )
-from cfexplain.data.mnist_source import MnistSource
+from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.data.splitting import hold_out, numbered
+from cfexplain.data.torchvision_files import MNIST, read_files
 from cfexplain.errors import DataError
 from cfexplain.types import FactorRule, Splits
 
@@ -29,47 +31,63 @@ COLOURS = tuple(PALETTE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cmnist(MnistSource):
+class Cmnist(DatasetSpec):
     """Balanced as the glyphs are; each MNIST image is used once in a split, so the rarest normal digit sets the size.
 
     normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
-    test_limit:             test images, half normal, half anomalous.
+    anomalous:       where given, it takes the place of `normal`: all other digits are normal.
+    root, download:  folder that holds MNIST/raw; let torchvision fetch into it what is missing.
+    train_limit:     normal images, those held out included; test_limit: half normal, half anomalous.
+    reference_limit: images of all classes for the judges. Null is as many as a balanced set allows.
     """
 
+    normal: list[str]
+    anomalous: list[str] | None
     normal_colours: list[str]
+    root: str
+    download: bool
+    train_limit: int | None
     test_limit: int | None
+    reference_limit: int | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        factor_rule(COLOURS, self.normal, self.normal_colours)
-        if self.test_limit is not None and self.test_limit < 4:
-            raise ValueError(f"test_limit must be at least 4, or null for all, got {self.test_limit}")
+        _ = self.rule
+        for name, least in (("train_limit", 20), ("test_limit", 4), ("reference_limit", 10)):
+            limit = getattr(self, name)
+            if limit is not None and limit < least:
+                raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
 
     @property
     def rule(self) -> FactorRule:
-        return factor_rule(COLOURS, self.normal, self.normal_colours)
+        return factor_rule(COLOURS, self.normal, self.anomalous, self.normal_colours)
 
     @property
     def slug(self) -> str:
         return coloured_slug("cmnist", self.rule)
 
-    def load(self) -> Splits:
+    def load(self, exposure: ExposureSpec) -> Splits:
         rule, rng = self.rule, np.random.default_rng([self.seed, 0])
-        digits, test = self.read_digits(is_train=True), self.read_digits(is_train=False)
+        digits, test = self._digits(is_train=True), self._digits(is_train=False)
         normals = coloured_set(digits, _largest(plan_normals, rule, digits, self.train_limit), rule, rng)
         kinds = has_normal_colour(normals.classes.numpy(), rule)
         train, held_out = hold_out(normals, kinds, self.held_out_fraction, self.seed)
         judged = Masks(digits.images, digits.shapes, numbered("reference", range(len(digits.images))))
-        exposure = self.read_grey_exposure(digits.images)
+        tested = coloured_set(test, _largest(plan_test, rule, test, self.test_limit), rule, rng)
+        reference = coloured_set(judged, _largest(plan_reference, rule, judged, self.reference_limit), rule, rng)
         return Splits(
             train=train,
             held_out=held_out,
-            exposure=exposure and coloured_exposure(exposure, rule, rng),
-            test=coloured_set(test, _largest(plan_test, rule, test, self.test_limit), rule, rng),
-            reference=coloured_set(judged, _largest(plan_reference, rule, judged, self.reference_limit), rule, rng),
+            exposure=coloured_exposure(exposure, train, digits.images, reference, rule, self.cache_dir, rng),
+            test=tested,
+            reference=reference,
             class_names=class_names(rule),
             factors=rule,
         )
+
+    def _digits(self, is_train: bool) -> Masks:
+        images, shapes = read_files(MNIST, self.root, self.download, self.cache_dir, is_train)
+        return Masks(images, shapes, numbered("train" if is_train else "test", range(len(images))))
 
 
 def _largest(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.data.class_sets import normal_classes
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, exposure_pictures, load_exposure
+from cfexplain.data.pictures import Pictures
 from cfexplain.data.splitting import image_set
 from cfexplain.errors import did_you_mean
 from cfexplain.types import ANOMALOUS, FactorRule, ImageSet
@@ -37,9 +40,14 @@ class Masks:
     ids: Sequence[str]
 
 
-def factor_rule(colour_names: Sequence[str], normal: list[int], normal_colours: list[str]) -> FactorRule:
+DIGITS = tuple("0123456789")
+
+
+def factor_rule(
+    colour_names: Sequence[str], normal: list[str], anomalous: list[str] | None, normal_colours: list[str]
+) -> FactorRule:
     """The rule of coloured digits. ValueError for digits or colours that are not there, or that leave no anomaly."""
-    check_digits(normal)
+    normal_shapes = normal_classes(normal, anomalous, DIGITS, {})
     for colour in normal_colours:
         if colour not in colour_names:
             known = ", ".join(colour_names)
@@ -50,25 +58,12 @@ def factor_rule(colour_names: Sequence[str], normal: list[int], normal_colours: 
     if len(normal_colours) == len(colour_names):
         raise ValueError("normal_colours holds every colour: no anomaly is left. Leave at least one out")
     return FactorRule(
-        shape_names=tuple("0123456789"),
+        shape_names=DIGITS,
         colour_names=tuple(colour_names),
         palette=tuple(PALETTE[name] for name in colour_names),
-        normal_shapes=tuple(sorted(normal)),
+        normal_shapes=normal_shapes,
         normal_colours=tuple(sorted(list(colour_names).index(colour) for colour in normal_colours)),
     )
-
-
-def check_digits(normal: list[int]) -> None:
-    """ValueError unless `normal` holds some, but not all, of the digits, each once."""
-    unknown = [digit for digit in normal if not 0 <= digit <= 9]
-    if unknown:
-        raise ValueError(f"normal: no class {unknown[0]}; the classes are the digits 0 to 9")
-    if not normal:
-        raise ValueError("normal is empty: name at least one digit, e.g. normal=[1]")
-    if len(set(normal)) < len(normal):
-        raise ValueError(f"normal names a digit twice: {list(normal)}")
-    if len(normal) == 10:
-        raise ValueError("normal holds all ten digits: no anomaly is left. Leave at least one out")
 
 
 def class_names(rule: FactorRule) -> tuple[str, ...]:
@@ -127,14 +122,35 @@ def coloured_set(masks: Masks, plan: np.ndarray, rule: FactorRule, rng: np.rando
     return image_set(images, is_anomalous(plan, rule), plan, [masks.ids[i] for i in chosen])
 
 
-def coloured_exposure(masks: Masks, rule: FactorRule, rng: np.random.Generator) -> ImageSet:
-    """All masks in random order, in the colours that are not normal: a red letter would obey the rule by its colour."""
-    order = rng.permutation(len(masks.images))
-    others = [rgb for colour, rgb in enumerate(rule.palette) if colour not in rule.normal_colours]
-    colours = np.array(others)[rng.integers(len(others), size=len(order))]
-    images = colour_masks(masks.images[order], colours, rng)
-    labels = np.full(len(order), ANOMALOUS)
-    return image_set(images, labels, np.full(len(order), -1), [masks.ids[i] for i in order])
+def coloured_exposure(
+    exposure: ExposureSpec, normals: ImageSet, grey_normals: np.ndarray, reference: ImageSet, rule: FactorRule,
+    cache_dir: str, rng: np.random.Generator,
+) -> ImageSet | None:
+    """Exposure for a coloured set: grey shapes are coloured in the colours that are not normal.
+
+    A red letter would obey the rule by its colour. What is made of the coloured images themselves stays as it is.
+
+    normals: the coloured normal training images; grey_normals: (N, H, W) uint8, the shapes a grey exposure must not
+    hold; reference: coloured training images of all classes, whose anomalous ones a supervised detector may be given.
+    """
+    if exposure.is_like_dataset:
+        anomalous = reference.select(reference.labels == ANOMALOUS)
+        others = Pictures(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
+        request = ExposureRequest(
+            normals=normals.images.numpy(), others=others, class_names=class_names(rule), cache_dir=cache_dir
+        )
+        return load_exposure(exposure, request)
+    request = ExposureRequest(
+        normals=grey_normals[:, None], others=None, class_names=rule.shape_names, cache_dir=cache_dir
+    )
+    grey = exposure_pictures(exposure, request)
+    if grey is None:
+        return None
+    chosen = grey.take(rng.permutation(len(grey))[: exposure.limit])
+    palette = [rgb for colour, rgb in enumerate(rule.palette) if colour not in rule.normal_colours]
+    inks = np.array(palette)[rng.integers(len(palette), size=len(chosen))]
+    images = colour_masks(chosen.images[:, 0], inks, rng)
+    return image_set(images, np.full(len(chosen), ANOMALOUS), chosen.classes, chosen.ids)
 
 
 def colour_masks(masks: np.ndarray, colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:

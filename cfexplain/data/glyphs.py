@@ -20,7 +20,8 @@ from cfexplain.data.colours import (
     plan_reference,
     plan_test,
 )
-from cfexplain.data.rendering import DIGITS, LETTERS, cached_masks
+from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.data.rendering import DIGITS, cached_masks
 from cfexplain.data.splitting import hold_out, numbered
 from cfexplain.types import FactorRule, Splits
 
@@ -32,55 +33,51 @@ class Glyphs(DatasetSpec):
     """Rendered digits in six colours.
 
     normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
+    anomalous:              where given, it takes the place of `normal`: all other digits are normal.
     train_size:             normal images, those held out included.
     test_size:              half normal, half anomalous.
     reference_size:         images of all digits in all colours.
-    seed:                   of the pictures and their colours.
     """
 
-    normal: list[int]
+    normal: list[str]
+    anomalous: list[str] | None
     normal_colours: list[str]
     train_size: int
-    exposure_size: int
     test_size: int
     reference_size: int
-    seed: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        factor_rule(COLOURS, self.normal, self.normal_colours)
-        for name, least in (("train_size", 20), ("exposure_size", 1), ("test_size", 4), ("reference_size", 60)):
+        _ = self.rule
+        for name, least in (("train_size", 20), ("test_size", 4), ("reference_size", 60)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
     @property
     def rule(self) -> FactorRule:
-        return factor_rule(COLOURS, self.normal, self.normal_colours)
+        return factor_rule(COLOURS, self.normal, self.anomalous, self.normal_colours)
 
     @property
     def slug(self) -> str:
         return coloured_slug("glyphs", self.rule)
 
-    @property
-    def has_exposure(self) -> bool:
-        return True
-
-    def load(self) -> Splits:
+    def load(self, exposure: ExposureSpec) -> Splits:
         rule, rng = self.rule, np.random.default_rng([self.seed, 0])
         plans = {
             "train": plan_normals(rule, self.train_size),
             "test": plan_test(rule, self.test_size),
             "reference": plan_reference(rule, self.reference_size),
         }
-        sets = {name: coloured_set(self._digits(name, plan), plan, rule, rng) for name, plan in plans.items()}
+        masks = {name: self._digits(name, plan) for name, plan in plans.items()}
+        sets = {name: coloured_set(masks[name], plan, rule, rng) for name, plan in plans.items()}
         kinds = has_normal_colour(sets["train"].classes.numpy(), rule)
         train, held_out = hold_out(sets["train"], kinds, self.held_out_fraction, self.seed)
         return Splits(
             train=train,
             held_out=held_out,
-            exposure=coloured_exposure(self._letters(), rule, rng),
+            exposure=coloured_exposure(
+                exposure, train, masks["train"].images, sets["reference"], rule, self.cache_dir, rng
+            ),
             test=sets["test"],
             reference=sets["reference"],
             class_names=class_names(rule),
@@ -92,8 +89,3 @@ class Glyphs(DatasetSpec):
         characters = "".join(DIGITS[shape] for shape in shapes)
         images = cached_masks(self.cache_dir, name, characters, self.seed)
         return Masks(images, shapes, numbered(name, range(len(images))))
-
-    def _letters(self) -> Masks:
-        characters = "".join(np.resize(list(LETTERS), self.exposure_size))
-        images = cached_masks(self.cache_dir, "letters", characters, self.seed)
-        return Masks(images, np.full(len(images), -1), numbered("exposure", range(len(images))))

@@ -4,54 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from cfexplain.data.colours import Masks
-from cfexplain.data.mnist_source import MnistSource
-from cfexplain.data.splitting import hold_out, image_set, numbered
-from cfexplain.errors import DataError
-from cfexplain.types import ANOMALOUS, NORMAL, ImageSet, Splits
+from cfexplain.data.class_dataset import ClassDataset
+from cfexplain.data.pictures import Pictures
+from cfexplain.data.splitting import numbered
+from cfexplain.data.torchvision_files import MNIST, read_files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mnist(MnistSource):
-    """Normal digits against the others; all of the official test part is used."""
+class Mnist(ClassDataset):
+    """root: folder that holds MNIST/raw, packed or not; download: let torchvision fetch into it what is missing."""
 
-    @property
-    def slug(self) -> str:
-        return f"mnist-{'_'.join(str(digit) for digit in sorted(self.normal))}"
+    class_names = tuple("0123456789")
 
-    def load(self) -> Splits:
-        digits, test = self.read_digits(is_train=True), self.read_digits(is_train=False)
-        rng = np.random.default_rng([self.seed, 0])
-        normals = rng.permutation(np.flatnonzero(self._labels(digits) == NORMAL))
-        for part, labels in (("training", self._labels(digits)), ("test", self._labels(test))):
-            if (labels == NORMAL).sum() < 2 or (labels == ANOMALOUS).sum() < 1:
-                given = f"normal={list(self.normal)}"
-                raise DataError(f"the {part} files in {self.root} lack normal or anomalous digits ({given}).")
-        exposure = self.read_grey_exposure(digits.images[normals])
-        normals = np.sort(normals[: self.train_limit])
-        train, held_out = hold_out(
-            self._set(digits, normals, "train"), digits.shapes[normals], self.held_out_fraction, self.seed
-        )
-        reference = np.sort(rng.permutation(len(digits.images))[: self.reference_limit])
-        return Splits(
-            train=train,
-            held_out=held_out,
-            exposure=exposure and _exposure_set(exposure),
-            test=self._set(test, np.arange(len(test.images)), "test"),
-            reference=self._set(digits, reference, "reference"),
-            class_names=tuple(str(digit) for digit in range(10)),
-            factors=None,
-        )
+    root: str
+    download: bool
 
-    def _labels(self, digits: Masks) -> np.ndarray:
-        return np.where(np.isin(digits.shapes, self.normal), NORMAL, ANOMALOUS)
-
-    def _set(self, digits: Masks, chosen: np.ndarray, name: str) -> ImageSet:
-        labels, classes = self._labels(digits)[chosen], digits.shapes[chosen]
-        return image_set(digits.images[chosen], labels, classes, numbered(name, chosen))
-
-
-def _exposure_set(masks: Masks) -> ImageSet:
-    return image_set(masks.images, np.full(len(masks.images), ANOMALOUS), masks.shapes, masks.ids)
+    def read(self, is_train: bool) -> Pictures:
+        images, classes = read_files(MNIST, self.root, self.download, self.cache_dir, is_train)
+        return Pictures(images, classes, numbered("train" if is_train else "test", range(len(images))))

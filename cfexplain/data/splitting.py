@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cfexplain.errors import DataError
 from cfexplain.types import ImageSet
 
 
@@ -29,17 +30,41 @@ def numbered(name: str, numbers: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     return tuple(f"{name}/{number:05d}" for number in numbers)
 
 
-def hold_out(images: ImageSet, strata: np.ndarray, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out(
+    images: ImageSet, strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[ImageSet, ImageSet]:
     """Split in two, the second with that share of each stratum ((N,) int) and at least one image of each."""
     import torch
 
+    mask = torch.from_numpy(held_out_mask(strata, fraction, seed, groups))
+    return images.select(~mask), images.select(mask)
+
+
+def held_out_mask(strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """(N,) bool: that share of each stratum, and at least one image of it.
+
+    groups: (N,) int, kept together; whole groups are then taken until the share is reached, and one always stays.
+    """
     rng = np.random.default_rng([seed, 1])
-    is_held_out = np.zeros(len(images), dtype=bool)
+    is_held_out = np.zeros(len(strata), dtype=bool)
     for stratum in np.unique(strata):
         members = rng.permutation(np.flatnonzero(strata == stratum))
-        is_held_out[members[: max(1, round(fraction * len(members)))]] = True
-    mask = torch.from_numpy(is_held_out)
-    return images.select(~mask), images.select(mask)
+        wanted = max(1, round(fraction * len(members)))
+        if groups is None:
+            is_held_out[members[:wanted]] = True
+            continue
+        in_order = list(dict.fromkeys(groups[members].tolist()))
+        for group in in_order[:-1]:
+            if is_held_out[members].sum() < wanted:
+                is_held_out[members[groups[members] == group]] = True
+    if is_held_out.all() or not is_held_out.any():
+        raise DataError(f"too few normal images to hold some out: {len(strata)} (in {_num_groups(groups)} groups)"
+                        if groups is not None else f"too few normal images to hold some out: {len(strata)}")
+    return is_held_out
+
+
+def _num_groups(groups: np.ndarray) -> int:
+    return len(np.unique(groups))
 
 
 def not_among(images: np.ndarray, others: np.ndarray) -> np.ndarray:

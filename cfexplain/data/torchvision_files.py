@@ -48,9 +48,12 @@ EMNIST_LETTERS = Collection(
 
 
 def read_files(
-    collection: Collection, root: str, download: bool, cache_dir: str, is_train: bool
+    collection: Collection, root: str, download: bool, cache_dir: str, is_train: bool, group: str = "dataset"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 28, 28) uint8 and their (N,) int64 classes, in the files' order."""
+    """Images (N, 28, 28) uint8 and their (N,) int64 classes, in the files' order.
+
+    group: config group that holds root and download, for messages.
+    """
     from torchvision import datasets
 
     read: Any = getattr(datasets, collection.class_name)
@@ -59,12 +62,12 @@ def read_files(
     files = collection.files if collection is MNIST else collection.train if is_train else collection.test
     if not all(_found(collection.folder(folder), file) for file in files):
         if not download:
-            raise DataError(_missing(collection, folder, files))
+            raise DataError(_missing(collection, folder, files, group))
         try:
             read(str(folder), **collection.arguments, download=True)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise DataError(f"download failed ({reason}). {_missing(collection, folder, files)}") from error
+            raise DataError(f"download failed ({reason}). {_missing(collection, folder, files, group)}") from error
     checked = _checked_root(collection, folder, files, Path(cache_dir).expanduser())
     dataset = read(str(checked), **collection.arguments, train=is_train, download=False)
     images, classes = dataset.data.numpy(), dataset.targets.numpy()
@@ -81,12 +84,12 @@ def _found(folder: Path, file: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _missing(collection: Collection, root: Path, files: tuple[str, ...]) -> str:
+def _missing(collection: Collection, root: Path, files: tuple[str, ...], group: str) -> str:
     folder = collection.folder(root)
     missing = [f"{file}.gz" for file in files if not _found(folder, file)]
     return (
-        f"Missing in {folder}: {', '.join(missing)}. Put them there, set dataset.root to the folder that holds "
-        f"{collection.class_name}/raw, or set dataset.download=true ({collection.download_size})."
+        f"Missing in {folder}: {', '.join(missing)}. Put them there, set {group}.root to the folder that holds "
+        f"{collection.class_name}/raw, or set {group}.download=true ({collection.download_size})."
     )
 
 

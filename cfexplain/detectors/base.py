@@ -37,7 +37,6 @@ class DetectorSpec(ABC):
     """Values and formulas of a detector.
 
     embedding_dim: size of the encoder's output.
-    width:         channels of the encoder's first convolution; each further block doubles them.
     steps, batch_size, learning_rate, weight_decay: Adam; the rate falls tenfold after 60 % and 85 % of the steps.
     """
 
@@ -45,14 +44,13 @@ class DetectorSpec(ABC):
     has_bias: ClassVar[bool] = True  # False: no biases and an affine-free batch norm, against collapse
 
     embedding_dim: int
-    width: int
     steps: int
     batch_size: int
     learning_rate: float
     weight_decay: float
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "width", "steps", "batch_size", "learning_rate"):
+        for name in ("embedding_dim", "steps", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if self.weight_decay < 0:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cfexplain.data.base import to_float
+from cfexplain.data.augmentation import augmented
+from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.detectors.network import Detector, build_detector, in_batches, logits_of
+from cfexplain.encoders.base import EncoderSpec
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.types import ImageSet, Splits, Tick
@@ -23,15 +25,20 @@ CENTRE_IMAGES = 2048
 
 
 def fit_detector(
-    spec: DetectorSpec, splits: Splits, seed: int, device: torch.device, report: Callable[[Tick], None]
+    spec: DetectorSpec,
+    encoder: EncoderSpec,
+    splits: Splits,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Tick], None],
 ) -> Detector:
     """Train on splits.train (and exposure where the detector needs it), calibrate on splits.held_out, freeze."""
     if spec.needs_exposure and splits.exposure is None:
-        raise ConfigError(f"detector={spec.name} needs outlier exposure; set dataset.exposure, or detector=dsvdd")
-    detector = build_detector(spec, splits.image_shape, seed).to(device)
-    normals = splits.train.images.to(device)
-    outliers = splits.exposure.images.to(device) if spec.needs_exposure and splits.exposure is not None else None
-    _set_centre(detector, normals)
+        raise ConfigError(f"detector={spec.name} needs outlier exposure; set exposure=..., or detector=dsvdd")
+    detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
+    normals = splits.train.images_for(device)
+    outliers = splits.exposure.images_for(device) if spec.needs_exposure and splits.exposure is not None else None
+    _set_centre(detector, normals[:CENTRE_IMAGES].to(device))
 
     optimizer = torch.optim.Adam(detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
     milestones = [round(share * spec.steps) for share in RATE_DROPS]
@@ -39,7 +46,9 @@ def fit_detector(
     detector.train()
     started = time.perf_counter()
     for step in range(spec.steps):
-        images, labels = _sample(normals, outliers, spec.batch_size, step_generator(seed, step))
+        generator = step_generator(seed, step)
+        images, labels = _sample(normals, outliers, spec.batch_size, generator, device)
+        images = augmented(images, splits.augmentation, generator)
         loss = detector.losses(to_float(images), labels).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -60,23 +69,23 @@ def fit_detector(
 
 
 def _sample(
-    normals: Tensor, outliers: Tensor | None, batch_size: int, generator: torch.Generator
+    normals: Tensor, outliers: Tensor | None, batch_size: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """batch_size normal images, and as many outliers where there are some; (N, C, H, W) uint8 and (N,) labels."""
     indices = torch.randint(len(normals), (batch_size,), generator=generator)
-    images, labels = normals[indices.to(normals.device)], torch.zeros(batch_size, dtype=torch.long)
+    images, labels = rows(normals, indices, device), torch.zeros(batch_size, dtype=torch.long)
     if outliers is not None:
         indices = torch.randint(len(outliers), (batch_size,), generator=generator)
-        images = torch.cat([images, outliers[indices.to(outliers.device)]])
+        images = torch.cat([images, rows(outliers, indices, device)])
         labels = torch.cat([labels, torch.ones_like(labels)])
-    return images, labels.to(images.device)
+    return images, labels.to(device)
 
 
 def _set_centre(detector: Detector, normals: Tensor) -> None:
     """The mean embedding of an untrained pass over normals, no entry closer to zero than MIN_CENTRE."""
     detector.train()  # batch statistics: the running ones are not there yet
     with torch.no_grad():
-        centre = detector.embed(to_float(normals[:CENTRE_IMAGES])).mean(dim=0)
+        centre = detector.embed(to_float(normals)).mean(dim=0)
     sign = torch.where(centre < 0, -1.0, 1.0)
     detector.centre.copy_(torch.where(centre.abs() < MIN_CENTRE, sign * MIN_CENTRE, centre))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cfexplain.data.base import to_float
 from cfexplain.detectors.base import DetectorSpec, LogProbs
-from cfexplain.nets.encoders import ConvEncoder
+from cfexplain.encoders.base import EncoderSpec
 from cfexplain.types import ImageShape
 
 
@@ -18,10 +18,10 @@ class Detector(nn.Module):
     scale: Tensor
     threshold: Tensor
 
-    def __init__(self, spec: DetectorSpec, image_shape: ImageShape) -> None:
+    def __init__(self, spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = ConvEncoder(image_shape, spec.output_dim, spec.width, has_bias=spec.has_bias)
+        self.encoder = encoder.build(image_shape, spec.output_dim, spec.has_bias)
         self.register_buffer("centre", torch.zeros(spec.output_dim))
         self.register_buffer("scale", torch.tensor(1.0))
         self.register_buffer("threshold", torch.tensor(0.0))
@@ -37,11 +37,11 @@ class Detector(nn.Module):
         return self.spec.log_probs(self.embed(images).float(), self.centre, self.scale)
 
 
-def build_detector(spec: DetectorSpec, image_shape: ImageShape, seed: int) -> Detector:
+def build_detector(spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageShape, seed: int) -> Detector:
     """A detector with weights drawn from `seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Detector(spec, image_shape)
+        return Detector(spec, encoder, image_shape)
 
 
 @torch.no_grad()

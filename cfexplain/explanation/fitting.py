@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfexplain.data.base import to_float
+from cfexplain.data.augmentation import augmented
+from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.network import Detector, in_batches, logits_of
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError, FitError
@@ -32,7 +33,7 @@ class CounterfactualLearner:
         self, spec: GeneratorSpec, fit: Fit, detector: Detector, splits: Splits, seed: int, device: torch.device
     ) -> None:
         if splits.exposure is None:
-            raise ConfigError("the generator needs exposure images as anomalous sources; set dataset.exposure")
+            raise ConfigError("the generator needs exposure images as anomalous sources; set exposure=...")
         self.fit, self.detector, self.seed, self.device = fit, detector.eval().requires_grad_(False), seed, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "generator"))
@@ -48,11 +49,12 @@ class CounterfactualLearner:
         )
         self.concept_optimizer = torch.optim.Adam(self.concept_classifier.parameters(), fit.learning_rate, betas)
 
-        self.normals = splits.train.images.to(device)
-        self.exposure = splits.exposure.images.to(device)
+        self.augmentation = splits.augmentation
+        self.normals = splits.train.images_for(device)
+        self.exposure = splits.exposure.images_for(device)
         self.normal_bins = self._source_bins(self.normals)
         self.exposure_bins = self._source_bins(self.exposure)
-        self.held_out = splits.held_out.images.to(device)
+        self.held_out = splits.held_out.images_for(device)
         self.score_stop = self._normal_level() if fit.score_stop else None
         self.steps_done = 0
 
@@ -68,6 +70,7 @@ class CounterfactualLearner:
         log_normal = in_batches(
             lambda images: self.detector.log_probs(noisy(images, self.fit.score_noise, noise)).log_normal,
             self.held_out,
+            self.device,
         )
         return -log_normal.mean().item()
 
@@ -84,16 +87,20 @@ class CounterfactualLearner:
             return torch.randint(high, (count,), generator=generator).to(self.device)
 
         normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
+        images = torch.cat([rows(self.normals, normal, self.device), rows(self.exposure, outlier, self.device)])
         source_bins = torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]])
+        if self.augmentation is not None:
+            images = augmented(images, self.augmentation, step_generator(self.seed, step, "augmentation"))
+            source_bins = self._source_bins(images)
         target_bins = (source_bins + 1 + draw(fit.num_alpha_bins - 1, 2 * half)) % fit.num_alpha_bins
         target_bins[::2] = source_bins[::2]
         return Batch(
-            sources=to_float(torch.cat([self.normals[normal], self.exposure[outlier]])),
+            sources=to_float(images),
             source_bins=source_bins,
             target_bins=target_bins,
             concepts=draw(fit.num_concepts, 2 * half),
             num_normals=half,
-            held_out=to_float(self.held_out[draw(len(self.held_out), half)]),
+            held_out=to_float(rows(self.held_out, draw(len(self.held_out), half), self.device)),
             noise=step_generator(self.seed, step, "noise"),
         )
 
@@ -110,9 +117,9 @@ class CounterfactualLearner:
         _update(self.discriminator_optimizer, loss_d)
 
         # R: which concept was applied? Only pairs that were asked to change their bin carry one.
-        rows = edits.concept_rows
-        concept_logits = self.concept_classifier(edits.sources[rows], fakes[rows], batch.noise)
-        loss_r = F.cross_entropy(concept_logits, edits.concepts[rows])
+        chosen = edits.concept_rows
+        concept_logits = self.concept_classifier(edits.sources[chosen], fakes[chosen], batch.noise)
+        loss_r = F.cross_entropy(concept_logits, edits.concepts[chosen])
         _update(self.concept_optimizer, loss_r)
 
         # G: against D, R and the frozen detector.
@@ -125,7 +132,7 @@ class CounterfactualLearner:
             _update(self.generator_optimizer, loss_g)
         self._update_average()
         self.steps_done += 1
-        accuracy = (concept_logits.argmax(dim=1) == edits.concepts[rows]).float().mean()
+        accuracy = (concept_logits.argmax(dim=1) == edits.concepts[chosen]).float().mean()
         details = {name: value.detach() for name, value in parts.items()}
         return {"generator": loss_g.detach(), "discriminator": loss_d.detach(), "concept_classifier": loss_r.detach(),
                 "concept_accuracy": accuracy, **details}

@@ -10,7 +10,7 @@ MISTAKES = [
     (["nosuch"], "no command 'nosuch'"),
     (["trian"], "Did you mean train?"),
     (["train", "seeed=3"], "Did you mean seed?"),
-    (["train", "detector.widht=3"], "Did you mean detector.width?"),
+    (["train", "encoder.widht=3"], "Did you mean encoder.width?"),
     (["train", "detector=bec"], "Did you mean bce?"),
     (["train", "seed=abc"], "seed"),
     (["train", "seed=-1"], "seed must be between 0"),
@@ -20,11 +20,11 @@ MISTAKES = [
     (["train", "dataset=mnist", "dataset.normal=[11]"], "11"),
     (["train", "dataset=mnist", "dataset.normal=[0,1,2,3,4,5,6,7,8,9]"], "normal"),
     (["train", "dataset.normal_colours=[mauve]"], "mauve"),
-    (["train", "dataset=mnist", "dataset.exposure=none"], "exposure"),
-    (["train", "dataset=mnist", "detector=dsvdd", "dataset.exposure=none"], "stage=detector"),
+    (["train", "dataset=mnist", "exposure=none"], "exposure"),
+    (["train", "dataset=mnist", "detector=dsvdd", "exposure=none"], "stage=detector"),
     (["explain"], "run"),
     (["explain", "run=latest", "dataset=mnist"], "explain takes dataset from its run"),
-    (["explain", "run=latest", "detector.width=3"], "explain takes detector from its run"),
+    (["explain", "run=latest", "detector.steps=3"], "explain takes detector from its run"),
 ]
 
 
@@ -65,6 +65,6 @@ def test_a_damaged_idx_file_is_named(cfexplain, tmp_path, content):
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte.gz").write_bytes(content)
-    done = cfexplain("train", "dataset=mnist", "dataset.root=.", "dataset.exposure=letters")
+    done = cfexplain("train", "dataset=mnist", "dataset.root=.", "exposure=letters")
     assert done.code == 3
     assert "ubyte.gz" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -51,18 +51,21 @@ def packs() -> Path:
 @pytest.fixture
 def fields(tmp_path):
     """Fields of the specs made of MNIST, for the small root."""
-    from cfexplain.data.exposure import Exposure
-
     return {
         "cache_dir": str(tmp_path / "cache"),
         "held_out_fraction": 0.1,
-        "normal": [1],
+        "normal": ["1"],
+        "anomalous": None,
         "root": str(tmp_path / "root"),
         "download": False,
-        "exposure": Exposure.letters,
-        "exposure_images": None,
         "train_limit": None,
-        "exposure_limit": 50,
         "reference_limit": None,
         "seed": 0,
     }
+
+
+@pytest.fixture
+def letters():
+    from cfexplain.data.exposures.letters import Letters
+
+    return Letters(limit=50, seed=0)

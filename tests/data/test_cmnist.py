@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cfexplain.data.cmnist import COLOURS, Cmnist
-from cfexplain.data.exposure import Exposure
+from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.mnist import Mnist
 from cfexplain.errors import DataError
 
@@ -23,11 +23,11 @@ def colours_seen(images: torch.Tensor, palette) -> list[int]:
     return torch.cdist(inks, torch.tensor(palette, dtype=torch.float64)).argmin(dim=1).tolist()
 
 
-@pytest.mark.parametrize(("normal", "colours"), [([1], ["red"]), ([5, 7], ["white"]), ([0], ["blue", "yellow"])])
-def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours):
-    splits = Cmnist(**coloured | {"normal": normal, "normal_colours": colours}).load()
+@pytest.mark.parametrize(("normal", "colours"), [(["1"], ["red"]), (["5", "7"], ["white"]), (["0"], ["blue", "yellow"])])
+def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours, letters):
+    splits = Cmnist(**coloured | {"normal": normal, "normal_colours": colours}).load(letters)
     grey = {"train": {}, "test": {}}
-    plain = Mnist(**{key: coloured[key] for key in coloured if key not in ("normal_colours", "test_limit")}).load()
+    plain = Mnist(**{key: coloured[key] for key in coloured if key not in ("normal_colours", "test_limit")}).load(letters)
     for images in (plain.reference, plain.test):
         for name, image, digit in zip(images.ids, images.images, images.classes.tolist(), strict=True):
             grey["test" if name.startswith("test") else "train"][int(name.split("/")[1])] = (image[0], digit)
@@ -36,7 +36,7 @@ def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours):
         for row in range(len(images)):
             colour, digit = splits.class_names[images.classes[row]].split()
             assert COLOURS[colours_found[row]] == colour
-            assert (images.labels[row] == 0) == (colour in colours or int(digit) in normal)
+            assert (images.labels[row] == 0) == (colour in colours or digit in normal)
             part, number = images.ids[row].split("/")
             mask, true_digit = grey["test" if part == "test" else "train"][int(number)]
             assert int(digit) == true_digit
@@ -48,8 +48,8 @@ def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours):
     assert not found & set(colours)
 
 
-def test_sizes_are_the_largest_balanced_ones(small_mnist, coloured):
-    splits = Cmnist(**coloured).load()
+def test_sizes_are_the_largest_balanced_ones(small_mnist, coloured, letters):
+    splits = Cmnist(**coloured).load(letters)
     everyone = torch.cat([splits.train.classes, splits.held_out.classes])
     is_red = everyone % 7 == 0
     # n red ones take n / 10 of the 60 ones, n others take n: 1.1 n <= 60 leaves n = 54 (5 or 6 red of each digit).
@@ -59,21 +59,20 @@ def test_sizes_are_the_largest_balanced_ones(small_mnist, coloured):
     assert abs(splits.test.labels.double().mean() - 0.5) < 0.02
 
 
-def test_limits(small_mnist, coloured):
-    splits = Cmnist(**coloured | {"train_limit": 40, "test_limit": 20, "reference_limit": 70}).load()
+def test_limits(small_mnist, coloured, letters):
+    splits = Cmnist(**coloured | {"train_limit": 40, "test_limit": 20, "reference_limit": 70}).load(letters)
     assert [len(splits.train) + len(splits.held_out), len(splits.test), len(splits.reference)] == [40, 20, 70]
     assert torch.bincount(splits.reference.classes).tolist() == [1] * 70
 
 
 def test_no_exposure(small_mnist, coloured):
-    spec = Cmnist(**coloured | {"exposure": Exposure.none})
-    assert spec.load().exposure is None and not spec.has_exposure
+    assert Cmnist(**coloured).load(Nothing(limit=None, seed=0)).exposure is None
 
 
-def test_a_file_without_ones_is_a_data_error(small_mnist, coloured, write_idx):
+def test_a_file_without_ones_is_a_data_error(small_mnist, coloured, write_idx, letters):
     write_idx(small_mnist / "MNIST/raw/train-labels-idx1-ubyte.gz", np.tile([0, 2, 3, 4, 5], 120))
     with pytest.raises(DataError, match="too few"):
-        Cmnist(**coloured).load()
+        Cmnist(**coloured).load(letters)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +93,8 @@ def test_slug(coloured):
     assert Cmnist(**coloured).slug == "cmnist-red-1"
 
 
-def test_the_real_mnist(packs, coloured):
-    splits = Cmnist(**coloured | {"root": str(packs / "mnist"), "test_limit": 4000}).load()
+def test_the_real_mnist(packs, coloured, letters):
+    splits = Cmnist(**coloured | {"root": str(packs / "mnist"), "test_limit": 4000}).load(letters)
     assert len(splits.train) + len(splits.held_out) == 12259
     assert len(splits.test) == 4000 and splits.test.labels.sum() == 2000
     assert colours_seen(splits.test.images, splits.factors.palette) == (splits.test.classes % 7).tolist()

@@ -11,6 +11,7 @@ from cfexplain.config import build
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.detectors.fitting import check_not_collapsed, fit_detector
 from cfexplain.detectors.network import build_detector, logits_of
+from cfexplain.encoders.conv import Conv
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
@@ -18,6 +19,7 @@ from cfexplain.types import ImageSet, Splits
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "conf" / "detector").glob("*.yaml"))
 CPU = torch.device("cpu")
+ENCODER = Conv(width=4)
 
 
 def spec_of(path: Path, **values) -> DetectorSpec:
@@ -47,8 +49,8 @@ def splits() -> Splits:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_contract(path, splits):
-    spec = spec_of(path, width=4, steps=60, batch_size=32)
-    detector = fit_detector(spec, splits, 0, CPU, lambda tick: None)
+    spec = spec_of(path, steps=60, batch_size=32)
+    detector = fit_detector(spec, ENCODER, splits, 0, CPU, lambda tick: None)
     held_out, anomalous = logits_of(detector, splits.held_out.images), logits_of(detector, splits.test.images)
     assert auroc(held_out.numpy(), anomalous.numpy()) > 0.95
     assert (held_out <= detector.threshold).float().mean() == pytest.approx(0.95, abs=0.02)
@@ -60,19 +62,19 @@ def test_contract(path, splits):
     assert images.grad.abs().sum() > 0 and images.grad.isfinite().all()
     assert not any(part.requires_grad for part in detector.parameters())
 
-    again = build_detector(spec, (1, 16, 16), seed=9)
+    again = build_detector(spec, ENCODER, (1, 16, 16), seed=9)
     again.load_state_dict(detector.state_dict())
     torch.testing.assert_close(logits_of(again.eval(), splits.test.images), anomalous)
 
 
 def test_dsvdd_has_no_way_to_a_constant(splits):
-    detector = build_detector(spec_of(ROOT / "conf" / "detector" / "dsvdd.yaml"), (1, 16, 16), seed=0)
+    detector = build_detector(spec_of(ROOT / "conf" / "detector" / "dsvdd.yaml"), ENCODER, (1, 16, 16), seed=0)
     assert not [name for name, _ in detector.named_parameters() if "bias" in name]
     assert detector.embed(torch.zeros(2, 1, 16, 16)).abs().max() < 1e-6
 
 
 def test_a_collapsed_detector_is_an_error_with_a_name(splits):
-    detector = build_detector(spec_of(ROOT / "conf" / "detector" / "hsc.yaml"), (1, 16, 16), seed=0).eval()
+    detector = build_detector(spec_of(ROOT / "conf" / "detector" / "hsc.yaml"), ENCODER, (1, 16, 16), seed=0).eval()
     check_not_collapsed(detector, splits)
     torch.nn.init.zeros_(detector.encoder.head.weight)
     with pytest.raises(FitError, match="collapse"):
@@ -82,4 +84,4 @@ def test_a_collapsed_detector_is_an_error_with_a_name(splits):
 def test_exposure_is_demanded_where_it_is_needed(splits):
     with pytest.raises(ConfigError, match="needs outlier exposure"):
         bce = spec_of(ROOT / "conf" / "detector" / "bce.yaml")
-        fit_detector(bce, dataclasses.replace(splits, exposure=None), 0, CPU, lambda tick: None)
+        fit_detector(bce, ENCODER, dataclasses.replace(splits, exposure=None), 0, CPU, lambda tick: None)

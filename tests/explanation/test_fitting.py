@@ -9,6 +9,7 @@ import torch
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.detectors.network import logits_of
+from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.explanation import fitting
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
@@ -18,7 +19,8 @@ from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 
 CPU = torch.device("cpu")
-DETECTOR = Bce(embedding_dim=8, width=4, steps=60, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
+DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
+ENCODER = ConvEncoderSpec(width=4)
 GENERATOR = Conv(
     width=8, num_downsamplings=1, num_middle_blocks=1, patch=2, discriminator_width=8, discriminator_blocks=2,
     concept_width=8, concept_blocks=2,
@@ -59,7 +61,7 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="module")
 def detector(splits):
-    return fit_detector(DETECTOR, splits, 0, CPU, lambda tick: None)
+    return fit_detector(DETECTOR, ENCODER, splits, 0, CPU, lambda tick: None)
 
 
 def learner_of(splits, detector, fit=FIT, seed=0) -> CounterfactualLearner:

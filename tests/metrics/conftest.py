@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cfexplain.data.exposures.letters import Letters
 from cfexplain.data.glyphs import Glyphs
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.detectors.network import logits_of
+from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.model import FittedModel
 from cfexplain.metrics.base import MetricInputs
@@ -45,14 +47,14 @@ class PlantedConceptClassifier(nn.Module):
 def planted(tmp_path_factory) -> MetricInputs:
     cache_dir: Path = tmp_path_factory.mktemp("cache")
     splits = Glyphs(
-        cache_dir=str(cache_dir), held_out_fraction=0.2, normal=[1], normal_colours=["red"], train_size=400,
-        exposure_size=400, test_size=400, reference_size=1800, seed=0,
-    ).load()  # fmt: skip
-    spec = Bce(embedding_dim=8, width=4, steps=80, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
+        cache_dir=str(cache_dir), held_out_fraction=0.2, normal=["1"], anomalous=None, normal_colours=["red"], train_size=400,
+        test_size=400, reference_size=1800, seed=0,
+    ).load(Letters(limit=400, seed=0))  # fmt: skip
+    spec = Bce(embedding_dim=8, steps=80, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
     device = torch.device("cpu")
 
     def fit(splits, seed):
-        return fit_detector(spec, splits, seed, device, lambda tick: None)
+        return fit_detector(spec, ConvEncoderSpec(width=4), splits, seed, device, lambda tick: None)
 
     reference = splits.reference
     one = reference.images[(reference.classes // 6 == 1).nonzero()[0, 0]].amax(dim=0)

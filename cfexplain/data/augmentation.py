@@ -1,0 +1,38 @@
+"""Flips and shifts of a batch on its device, in one gather of bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfexplain.types import Augmentation
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def augmented(images: Tensor, augmentation: Augmentation | None, generator: Generator) -> Tensor:
+    """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
+
+    generator: on the CPU, so that a GPU run draws the same.
+    """
+    import torch
+
+    if augmentation is None:
+        return images
+    count, channels, height, width = images.shape
+    padding, device = augmentation.crop_padding, images.device
+    shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator).to(device)
+    ys = _reflected(torch.arange(height, device=device) + shifts[0], height)  # (N, H)
+    xs = _reflected(torch.arange(width, device=device) + shifts[1], width)  # (N, W)
+    if augmentation.flip:
+        is_flipped = torch.randint(2, (count, 1), generator=generator).to(device).bool()
+        xs = torch.where(is_flipped, width - 1 - xs, xs)
+    batch = torch.arange(count, device=device).view(-1, 1, 1, 1)
+    channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
+    return images[batch, channel, ys[:, None, :, None], xs[:, None, None, :]]
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Indices beyond the border fold back: -1 -> 1, size -> size - 2."""
+    places = places.abs()
+    return places.where(places < size, 2 * (size - 1) - places)

@@ -1,0 +1,1 @@
+"""Outlier exposure: images that are surely not normal, one source per file."""

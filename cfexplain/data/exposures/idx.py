@@ -1,0 +1,24 @@
+"""Any images in an idx file, the format of MNIST and its kin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.idx import read_idx_images
+from cfexplain.data.pictures import Pictures
+from cfexplain.data.splitting import numbered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idx(ExposureSpec):
+    """images: path of an idx3 file of 28x28 unsigned bytes, .gz or not."""
+
+    images: str
+
+    def pictures(self, request: ExposureRequest) -> Pictures:
+        images = read_idx_images(Path(self.images).expanduser())
+        return Pictures(images, np.full(len(images), -1), numbered("exposure", range(len(images))))

@@ -1,0 +1,1 @@
+"""The network bodies that a detector may have."""

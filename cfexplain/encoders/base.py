@@ -1,0 +1,25 @@
+"""What an encoder is: values, and `build`, which makes the network under a detector's formulas."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfexplain.types import ImageShape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec(ABC):
+    """The body of a detector."""
+
+    @abstractmethod
+    def build(self, image_shape: ImageShape, output_dim: int, has_bias: bool) -> nn.Module:
+        """(N, C, H, W) images in [-1, 1] -> (N, output_dim), its input normalisation included.
+
+        has_bias=False: nothing that is learnt may map all images to one point (Ruff et al., 2018, propositions 1, 2).
+        ConfigError for images of a size the network cannot take.
+        """
