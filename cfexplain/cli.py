@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,11 @@ def _dispatch(command: str, argv: list[str]) -> int:
     line = compose.parse(command, argv)
     flags = line.flags
     if flags.help or flags.hydra_help:
+        compose.register_presets(line)
         return _call_hydra(line, [])
+    if command == "train" and f"{compose.EXPERIMENT}=help" in line.overrides:
+        print("\n".join(line.options_of(compose.EXPERIMENT)))
+        return 0
     if flags.multirun and (flags.cfg or flags.info):
         raise ConfigError("-m runs a sweep and --cfg or --info shows a config: give one of them")
     configs = list(compose.compositions(line))
@@ -127,7 +132,7 @@ def _sweep(line: CommandLine, config: Any) -> int:
         folder = Path(config.run_dir)
         claim_run_folder(folder)
     places = [f"hydra.sweep.dir={compose.quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-    code = _call_hydra(line, places)
+    code = _call_hydra(replace(line, overrides=compose.as_sweep(line)), places)
     jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
     return max([code, *map(_exit_code, jobs)])
 
@@ -239,6 +244,7 @@ def _complete(argv: list[str]) -> int:
     command = words[1] if query.startswith("query=") else "train"
     from cfexplain import compose
 
+    compose.register_presets()
     sys.argv = ["cfexplain", *argv]
     import hydra
 

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +24,9 @@ from yaml import YAMLError
 
 from cfexplain.config import known_keys
 from cfexplain.errors import ConfigError, DataError, did_you_mean
+from cfexplain.presets import presets
 
+EXPERIMENT = "experiment"  # the group whose options are the presets
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
 
@@ -50,6 +53,12 @@ class CommandLine:
     @property
     def config_name(self) -> str:
         return self.source.stem if self.source else self.command
+
+    def options_of(self, group: str) -> list[str]:
+        """What may stand for a group: files of conf/, presets, files of --config-dir."""
+        own = presets() if group == EXPERIMENT else _groups(conf_dir())[group]
+        extra = Path(self.flags.config_dir, group).glob("*.yaml") if self.flags.config_dir else []
+        return list(dict.fromkeys([*own, *sorted(file.stem for file in extra)]))
 
     @property
     def hydra_overrides(self) -> list[str]:
@@ -93,12 +102,46 @@ def parse(command: str, argv: list[str]) -> CommandLine:
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
     """The config of each run. Of a sweep: the first combination, then every other value beside those first ones."""
+    register_presets(line)
     for overrides in _combinations(line)[:MAX_CHECKED_COMBINATIONS]:
         try:
             with initialize_config_dir(version_base="1.3", config_dir=str(line.config_dir)):
                 yield _composed(line, overrides)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
+
+
+def register_presets(line: CommandLine | None = None) -> None:
+    """Make Hydra know the presets that a command line names, which keeps --help short; without a line all of them."""
+    known = presets()
+    for name in known if line is None else _named_experiments(line):
+        if name in known:  # else it is a file of --config-dir
+            ConfigStore.instance().store(name=name, node=known[name], group=EXPERIMENT, package="_global_")
+
+
+def _named_experiments(line: CommandLine) -> list[str]:
+    names = []
+    for override in _parsed(line.overrides):
+        if override.key_or_group == EXPERIMENT and override.value() is not None and not line.source:
+            names += [value.strip("'\"") for value in _values(line, override)]
+    for name in names:
+        _check_name(line, EXPERIMENT, name)
+    return names
+
+
+def as_sweep(line: CommandLine) -> list[str]:
+    """The overrides of a sweep, with dataset.root=x as the sweep of one value dataset.root=choice(x).
+
+    Hydra composes a first config without the swept groups, in which such a key need not exist; what is swept it leaves
+    to the jobs.
+    """
+    groups = _groups(conf_dir())
+    return [
+        f"{override.get_key_element()}=choice({override.get_value_string()})"
+        if override.key_or_group.split(".")[0] in groups and "." in override.key_or_group
+        and not override.is_sweep_override() and not override.is_delete() else text
+        for text, override in zip(line.overrides, _parsed(line.overrides), strict=True)
+    ]
 
 
 def quoted(text: str) -> str:
@@ -116,7 +159,7 @@ def _searchpath(folders: list[Path | str]) -> str:
 
 def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     parsed = _parsed(overrides)
-    groups = _groups(conf_dir())
+    groups = [*_groups(conf_dir()), EXPERIMENT]
     for override in parsed:
         _check_owner(line, override)
         _check_option(line, override, groups)
@@ -137,8 +180,8 @@ def _combinations(line: CommandLine) -> list[list[str]]:
             values = f"{override.get_key_element()}='{override.get_value_string()}'"
             raise ConfigError(f"{text} is a sweep: add -m to run each value, or write a list as key=[a,b] ({values})")
         elif override.is_discrete_sweep():
-            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        # An interval or a glob gets its values from the sweeper; each job checks its own.
+            choices.append([f"{override.get_key_element()}={value}" for value in _values(line, override)])
+        # An interval gets its values from the sweeper; each job checks its own.
     first = [values[0] for values in choices]
     others = [
         [*first[:index], value, *first[index + 1 :]]
@@ -146,6 +189,26 @@ def _combinations(line: CommandLine) -> list[list[str]]:
         for value in values[1:]
     ]
     return [first, *others]
+
+
+def _values(line: CommandLine, override: Override) -> list[str]:
+    """The single values of an override as they would be typed: one, or those of a sweep or a glob."""
+    value, group = override.value(), override.key_or_group
+    if not isinstance(value, Glob):
+        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [str(value)]
+    if group not in [*_groups(conf_dir()), EXPERIMENT]:
+        raise ConfigError(f"{override.input_line}: glob() chooses among the options of a group, and {group} is none")
+    matching = value.filter(line.options_of(group))
+    if not matching:
+        raise ConfigError(f"{override.input_line} matches no {group}.{_listed(line, group)}")
+    return matching
+
+
+def _listed(line: CommandLine, group: str) -> str:
+    """' Options: a, b', or how to see them where they are many."""
+    if group == EXPERIMENT:
+        return f" List them: cfexplain {line.command} {EXPERIMENT}=help"
+    return f" Options: {', '.join(line.options_of(group))}"
 
 
 def _parsed(overrides: list[str]) -> list[Override]:
@@ -169,7 +232,7 @@ def _groups(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def _check_option(line: CommandLine, override: Override, groups: dict[str, list[str]]) -> None:
+def _check_option(line: CommandLine, override: Override, groups: list[str]) -> None:
     """A group override must name existing options."""
     group = override.key_or_group
     if group not in groups or override.is_delete():
@@ -180,13 +243,16 @@ def _check_option(line: CommandLine, override: Override, groups: dict[str, list[
             f"({group}.<key>=<value>), or leave --from out"
         )
     value: Any = override.value()
-    extra = [Path(line.flags.config_dir)] if line.flags.config_dir else []
-    has_own_searchpath = any(text.startswith("hydra.searchpath") for text in line.overrides)
-    options = sorted({*groups[group], *(file.stem for path in extra for file in (path / group).glob("*.yaml"))})
     for option in value if isinstance(value, list) else [value]:
-        if option is not None and str(option) not in options and not has_own_searchpath:
-            hint = did_you_mean(str(option), options)
-            raise ConfigError(f"no {group} '{option}'.{hint} Options: {', '.join(options)}")
+        if option is not None:
+            _check_name(line, group, str(option))
+
+
+def _check_name(line: CommandLine, group: str, option: str) -> None:
+    options = line.options_of(group)
+    has_own_searchpath = any(text.startswith("hydra.searchpath") for text in line.overrides)
+    if option not in options and not has_own_searchpath:
+        raise ConfigError(f"no {group} '{option}'.{did_you_mean(option, options)}{_listed(line, group)}")
 
 
 def _check_owner(line: CommandLine, override: Override) -> None:
@@ -206,7 +272,7 @@ def _heads(command: str) -> set[str]:
     return {name for name in groups if not name.startswith("override ")} | set(primary)
 
 
-def _check_key(override: Override, base: DictConfig, groups: dict[str, list[str]]) -> None:
+def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:
     """A key must exist, unless it is added (+key) or Hydra's own."""
     key = override.key_or_group
     known = known_keys(base)

@@ -173,7 +173,8 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
         return tuple(items) if (typing.get_origin(inner) or inner) is tuple else items
     holder = OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
     try:
-        return OmegaConf.merge(holder, {"value": value}).value
+        typed = OmegaConf.merge(holder, {"value": value}).value
+        return OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path} must be {_described(hint)}, got {value!r}") from error
 

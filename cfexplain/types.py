@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 ImageShape = tuple[int, int, int]  # C, H, W
 
 NORMAL, ANOMALOUS = 0, 1
+MAX_EXPLAINED_EXPOSURE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,14 @@ class ImageSet:
             ids=ids,
             masks=None if self.masks is None else self.masks[rows],
             is_mapped=self.is_mapped and is_view,
+        )
+
+    def first(self, count: int) -> ImageSet:
+        """The first `count` images, a view; all where there are fewer."""
+        masks = None if self.masks is None else self.masks[:count]
+        return replace(
+            self, images=self.images[:count], labels=self.labels[:count], classes=self.classes[:count],
+            ids=self.ids[:count], masks=masks,
         )
 
     def images_for(self, device: device) -> Tensor:
@@ -128,6 +137,17 @@ class Splits:
     @property
     def test_anomalies(self) -> ImageSet:
         return self.test.select(self.test.labels == ANOMALOUS)
+
+    @property
+    def has_test_anomalies(self) -> bool:
+        return bool((self.test.labels == ANOMALOUS).any())
+
+    @property
+    def explained(self) -> ImageSet:
+        """What `explain` explains: the test anomalies or, where there are none, up to 500 exposure images."""
+        if self.has_test_anomalies or self.exposure is None:
+            return self.test_anomalies
+        return self.exposure.first(MAX_EXPLAINED_EXPOSURE)
 
 
 @dataclass(frozen=True, kw_only=True)

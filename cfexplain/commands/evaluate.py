@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from cfexplain.types import Explanations, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
+PAPER_NOTE = (
+    "the paper's numbers are means over the settings of a table row and come second hand; its FID uses Inception "
+    "features (metric.fid.features=inception)"
+)
 HEADLINES = ("cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate")
 
 
@@ -108,7 +112,7 @@ def _inputs(
 
     model = trained.load_model(device)
     if trained.explained is None:
-        explanations = explain_images(model, splits.test_anomalies, device)
+        explanations = explain_images(model, splits.explained, device)
     else:
         explanations = load_explanations(trained.explained, f"explain again: cfexplain explain run={trained.folder}")
     numbers = itertools.count(1)
@@ -141,8 +145,11 @@ def _report(
     from cfexplain.reporting.tables import print_table
 
     job.reporter.end_stage()
+    reported = trained.config.reported
+    if reported:
+        job.note(PAPER_NOTE)
     meanings = {key: value for spec in config.metric.values() for key, value in spec.meanings.items()}
-    print_table(metrics, meanings, job.reporter.stream)
+    print_table(metrics, meanings, job.reporter.stream, reported)
     picture = job.folder.images / "counterfactuals.png"
     counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images)).save(picture)
     facts = {
@@ -153,4 +160,4 @@ def _report(
     pictures = [("Anomalies and their counterfactuals, with anomaly scores", picture)]
     notes = job.folder.record["warnings"]
     title = f"Evaluation: {trained.slug}"
-    write_report(job.folder.path / "report.html", title, facts, pictures, metrics, meanings, notes)
+    write_report(job.folder.path / "report.html", title, facts, pictures, metrics, meanings, notes, reported)

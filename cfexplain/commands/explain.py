@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("validity",)
+NO_ANOMALIES = "the dataset has no test anomalies: exposure images are explained in their place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
             sources = load_images(files, trained.image_shape())
         else:
             splits = trained.config.load_splits()
-            sources, class_names = splits.test_anomalies, splits.class_names
+            sources, class_names = splits.explained, splits.class_names
+            if not splits.has_test_anomalies:
+                job.note(NO_ANOMALIES)
     job.reporter.say(f"explaining {len(sources)} images, {model.num_concepts} concepts, {model.num_alpha_bins} scores")
     with job.timed("explain"):
         explanations = explain_images(model, sources, device, config.batch_size)

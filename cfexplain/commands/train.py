@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cfexplain.detectors.network import Detector
     from cfexplain.explanation.fitting import CounterfactualLearner
+    from cfexplain.reporting.console import Reporter
     from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
@@ -46,6 +47,8 @@ class TrainConfig:
     generator: GeneratorSpec
     fit: Fit
     runtime: Runtime
+    experiment: str | None
+    reported: dict[str, float]
     seed: int
     stage: Stage
     device: Device
@@ -99,15 +102,20 @@ def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
 def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
     device = start_torch(config.runtime, config.device)
     job.folder.update(seed=config.seed, device=device_name(device))
+    from cfexplain.reporting.files import write_csv
     from cfexplain.reporting.grids import preview_grid
+    from cfexplain.reporting.split import split_rows
 
     with job.timed("data"):
         splits = config.load_splits()
-    job.reporter.say(counts(splits))
+    _say_roles(job.reporter, splits)
+    write_csv(job.folder.path / "split.csv", split_rows(splits))
     preview_grid(splits, config.num_grid_images).save(job.folder.images / "data_preview.png")
     with job.timed("detector"):
         detector = _detector(config, job, splits, device)
     metrics = _detector_metrics(detector, splits, config.seed, device)
+    if not metrics:
+        job.note("the dataset has no test anomalies: detector_auroc is left out")
     job.folder.write_metrics(metrics)
     if config.stage is not Stage.detector:
         with job.timed("generator"):
@@ -124,12 +132,22 @@ def dry_run(config: TrainConfig, planned: Path) -> int:
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
     device = start_torch(config.runtime, config.device)
     splits = config.load_splits()
-    reporter.say(counts(splits))
+    _say_roles(reporter, splits)
     for name, count in _num_parameters(config, splits).items():
         reporter.say(f"{name}: {count:,} parameters")
     reporter.say(f"device: {device_name(device)}")
     reporter.say(f"folder (not made): {planned}")
     return 0
+
+
+def _say_roles(reporter: Reporter, splits: Splits) -> None:
+    """What the images are used for: of a set of many classes the counts, of a folder each group."""
+    from cfexplain.data.roles import role_lines
+
+    reporter.say(counts(splits))
+    if splits.factors is None:
+        for line in role_lines(splits):
+            reporter.say(f"  {line}")
 
 
 def counts(splits: Splits) -> str:
@@ -177,6 +195,8 @@ def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: tor
     from cfexplain.detectors.network import logits_of
     from cfexplain.metrics.auroc import auroc
 
+    if not splits.has_test_anomalies:
+        return {}
     normal = logits_of(detector, splits.test_normals.images, device).numpy()
     anomalous = logits_of(detector, splits.test_anomalies.images, device).numpy()
     return {"detector_auroc": auroc(normal, anomalous)}
@@ -213,7 +233,7 @@ def _train_generator(
         "generator": model.generator.state_dict(),
         "concept_classifier": model.concept_classifier.state_dict(),
     })
-    anomalies = splits.test_anomalies
+    anomalies = splits.explained
     anomalies = anomalies.select(_indices(spread(len(anomalies), config.num_grid_images)))
     picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
     picture.save(job.folder.images / "counterfactuals.png")

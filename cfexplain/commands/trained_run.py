@@ -77,7 +77,9 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
     from cfexplain.detectors.network import build_detector
 
     values = checkpoint.load(path, remedy)
-    detector = build_detector(config.detector, config.encoder, _image_shape(values, path, remedy), config.seed)
+    detector = build_detector(
+        config.detector, config.encoder.without_weights, _image_shape(values, path, remedy), config.seed
+    )
     checkpoint.restore(detector, values, "detector", path, remedy)
     return detector.to(device).eval().requires_grad_(False)
 

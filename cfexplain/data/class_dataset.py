@@ -67,16 +67,17 @@ class ClassDataset(DatasetSpec):
         normals = rng.permutation(np.flatnonzero(labels == NORMAL))
         for part, there in (("training", labels), ("test", self._labels(test))):
             self._check_there(part, there)
-        request = ExposureRequest(
-            normals=train.images[normals],
-            others=train.take(np.flatnonzero(labels == ANOMALOUS)),
-            class_names=self.class_names,
-            cache_dir=self.cache_dir,
-        )
         normals = np.sort(normals[: self.train_limit])
         groups = None if train.groups is None else train.groups[normals]
         learned, held_out = hold_out(
             self._set(train, normals), train.classes[normals], self.held_out_fraction, self.seed, groups
+        )
+        request = ExposureRequest(
+            normals=train.images[labels == NORMAL],
+            learned=learned.images.numpy(),
+            others=train.take(np.flatnonzero(labels == ANOMALOUS)),
+            class_names=self.class_names,
+            cache_dir=self.cache_dir,
         )
         reference = np.sort(rng.permutation(len(train))[: self.reference_limit])
         return Splits(

@@ -137,11 +137,13 @@ def coloured_exposure(
         anomalous = reference.select(reference.labels == ANOMALOUS)
         others = Pictures(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
         request = ExposureRequest(
-            normals=normals.images.numpy(), others=others, class_names=class_names(rule), cache_dir=cache_dir
+            normals=normals.images.numpy(), learned=normals.images.numpy(), others=others,
+            class_names=class_names(rule), cache_dir=cache_dir,
         )
         return load_exposure(exposure, request)
     request = ExposureRequest(
-        normals=grey_normals[:, None], others=None, class_names=rule.shape_names, cache_dir=cache_dir
+        normals=grey_normals[:, None], learned=grey_normals[:, None], others=None, class_names=rule.shape_names,
+        cache_dir=cache_dir,
     )
     grey = exposure_pictures(exposure, request)
     if grey is None:

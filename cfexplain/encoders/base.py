@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 class EncoderSpec(ABC):
     """The body of a detector."""
 
+    @property
+    def without_weights(self) -> EncoderSpec:
+        """The same network for a checkpoint to fill: it reads no file of given weights."""
+        return self
+
     @abstractmethod
     def build(self, image_shape: ImageShape, output_dim: int, has_bias: bool) -> nn.Module:
         """(N, C, H, W) images in [-1, 1] -> (N, output_dim), its input normalisation included.

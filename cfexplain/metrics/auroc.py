@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.errors import DataError, FitError
+from cfexplain.errors import CfexplainWarning, DataError, FitError
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import resample_counts, with_interval
 from cfexplain.metrics.ranks import average_ranks
@@ -48,7 +49,7 @@ def auroc_with_interval(
 
 @dataclass(frozen=True, kw_only=True)
 class Auroc(IntervalMetricSpec):
-    """detector_auroc, and cf_auroc over all concepts and of each."""
+    """detector_auroc, and cf_auroc over all concepts and of each; without test anomalies cf_auroc only."""
 
     meanings = {
         "detector_auroc": ("normal vs anomalous test images", "1"),
@@ -59,7 +60,12 @@ class Auroc(IntervalMetricSpec):
         normal = inputs.test_normal_logits.numpy()
         anomalous = inputs.explanations.source_logits.numpy()
         counterfactual = inputs.explanations.logits[:, 0].numpy()  # (N, K), alpha = 0
-        values = auroc_with_interval("detector_auroc", normal, anomalous, inputs.seed, self.num_resamples)
+        values: dict[str, float | str] = {}
+        if inputs.splits.has_test_anomalies:
+            values |= auroc_with_interval("detector_auroc", normal, anomalous, inputs.seed, self.num_resamples)
+        else:
+            message = "detector_auroc left out: there are no test anomalies; cf_auroc is that of exposure images"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
         values |= auroc_with_interval("cf_auroc", normal, counterfactual, inputs.seed, self.num_resamples)
         for concept in range(counterfactual.shape[1]):
             values[f"cf_auroc_concept_{concept}"] = auroc(normal, counterfactual[:, concept])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class MetricInputs:
     """All that a metric may look at.
 
-    explanations:       of all test anomalies.
+    explanations:       of all test anomalies or, where there are none, of exposure images.
     explain:            explains any other images with the same generator, e.g. exposure.
     fit_detector:       fits a detector of the run's spec to other splits, or from another seed.
     cache_dir:          where trained judges are kept.

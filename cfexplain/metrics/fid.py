@@ -1,6 +1,8 @@
 """Frechet distance of counterfactuals to normal images, in units of the anomalies' distance (Heusel et al., 2017).
 
 On features of our own classifier it is not the FID of the literature; the network's name stands beside the number.
+Where only one class is known (own folders, MVTec AD), nothing can be classified and the network is left as it is drawn:
+random embeddings tell sets of images apart too, and favour no set of classes (Naeem et al., 2020).
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ class FeatureNetwork(Enum):
 
 @dataclass(frozen=True)
 class NamedFeatures:
-    """A feature network's name, and its features of three sets of the same number of images, each (n, D) float64."""
+    """A feature network's name, and its features of three sets of the same number of images, each (n, D) float64.
+
+    anomalous is None where there are no test anomalies.
+    """
 
     network: str
     normal: Tensor
-    anomalous: Tensor
+    anomalous: Tensor | None
     counterfactual: Tensor
 
 
@@ -77,7 +82,8 @@ def one_per_source(explanations: Explanations, sources: Tensor) -> Tensor:
 class Fid(MetricSpec):
     """fid_normalized = fid_counterfactual / fid_anomaly, each against normal test images; KID beside few images.
 
-    features:     classifier (trained on the dataset's classes, works offline) or inception (torchmetrics' own).
+    features:     classifier (trained on the dataset's classes, works offline; random where there is but one class)
+                  or inception (torchmetrics' own).
     weights_path: Inception weights; null downloads them.
     num_features, width, num_steps: of the classifier.
     """
@@ -108,50 +114,71 @@ class Fid(MetricSpec):
             raise DataError(f"FID needs 2 images a side and the test set has {num_images}. Leave fid out.")
         values: dict[str, float | str] = {
             "fid_counterfactual": frechet_distance(features.normal, features.counterfactual),
-            "fid_anomaly": frechet_distance(features.normal, features.anomalous),
             "fid_features": features.network,
             "fid_images": num_images,
         }
-        if values["fid_anomaly"] > 0:
-            values["fid_normalized"] = values["fid_counterfactual"] / values["fid_anomaly"]
-        else:
-            message = "fid_normalized left out: the anomalies are at distance 0 from the normal images"
+        if features.anomalous is None:
+            message = "fid_anomaly and fid_normalized left out: there are no test anomalies"
             warnings.warn(message, CfexplainWarning, stacklevel=2)
+        else:
+            values |= _anomaly_distance(features.normal, features.anomalous, values["fid_counterfactual"])
         if num_images < FEW_IMAGES:
             message = f"FID on {num_images} images a side, fewer than {FEW_IMAGES}: biased upwards; read KID beside it"
             warnings.warn(message, CfexplainWarning, stacklevel=2)
             values["kid_counterfactual"] = kernel_distance(features.normal, features.counterfactual)
-            values["kid_anomaly"] = kernel_distance(features.normal, features.anomalous)
+            if features.anomalous is not None:
+                values["kid_anomaly"] = kernel_distance(features.normal, features.anomalous)
         return values
 
     def _features(self, inputs: MetricInputs) -> NamedFeatures:
         import torch
 
-        normals, anomalies = inputs.splits.test_normals.images, inputs.explanations.sources.images
-        num_images = min(len(normals), len(anomalies))
+        normals, explained = inputs.splits.test_normals.images, inputs.explanations.sources.images
+        num_images = min(len(normals), len(explained))
         rng = torch.Generator().manual_seed(inputs.seed)
         normals = normals[torch.randperm(len(normals), generator=rng)[:num_images]]
-        sources = torch.randperm(len(anomalies), generator=rng)[:num_images]
-        sets = normals, anomalies[sources], one_per_source(inputs.explanations, sources)
+        sources = torch.randperm(len(explained), generator=rng)[:num_images]
+        sets = {"normal": normals, "counterfactual": one_per_source(inputs.explanations, sources)}
+        if inputs.splits.has_test_anomalies:
+            sets["anomalous"] = explained[sources]
         if self.features is FeatureNetwork.INCEPTION:
             return _inception_features(sets, self.weights_path, inputs.device)
         return self._classifier_features(sets, inputs)
 
-    def _classifier_features(self, sets: tuple[Tensor, ...], inputs: MetricInputs) -> NamedFeatures:
+    def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> NamedFeatures:
         from cfexplain.detectors.network import in_batches
-        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier, fingerprint
+        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier, fingerprint, random_classifier
 
         reference, num_classes = inputs.splits.reference, len(inputs.splits.class_names)
         recipe = JudgeRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
         data = reference.images, reference.classes
-        classifier = cached_classifier(inputs.cache_dir, *data, num_classes, recipe, inputs.device)
-        name = f"classifier-{fingerprint(*data, recipe)[:8]}"  # numbers compare only under the same network
-        features = [in_batches(classifier.features, images, inputs.device).double() for images in sets]
-        size = features[0].square().mean().sqrt()  # KID's cubic kernel, unlike the FID's ratio, depends on the scale
-        return NamedFeatures(name, *(part / size for part in features))
+        if len(reference.classes.unique()) > 1:
+            classifier = cached_classifier(inputs.cache_dir, *data, num_classes, recipe, inputs.device)
+            name = f"classifier-{fingerprint(*data, recipe)[:8]}"  # numbers compare only under the same network
+        else:
+            classifier, name = random_classifier(reference.images, num_classes, recipe, inputs.device), "random"
+            message = "FID on features of a random network: the training images are of one class, so none is trained"
+            warnings.warn(message, CfexplainWarning, stacklevel=4)
+        features = {key: in_batches(classifier.features, part, inputs.device).double() for key, part in sets.items()}
+        size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
+        return _named(name, {key: part / size for key, part in features.items()})
 
 
-def _inception_features(sets: tuple[Tensor, ...], weights_path: str | None, device) -> NamedFeatures:
+def _named(network: str, features: dict[str, Tensor]) -> NamedFeatures:
+    return NamedFeatures(network, features["normal"], features.get("anomalous"), features["counterfactual"])
+
+
+def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: float) -> dict[str, float]:
+    """fid_anomaly, and fid_normalized where there is a distance to divide by."""
+    distance = frechet_distance(normal, anomalous)
+    if distance > 0:
+        return {"fid_anomaly": distance, "fid_normalized": fid_counterfactual / distance}
+    message = "fid_normalized left out: the anomalies are at distance 0 from the normal images"
+    warnings.warn(message, CfexplainWarning, stacklevel=3)
+    return {"fid_anomaly": distance}
+
+
+def _inception_features(sets: dict[str, Tensor], weights_path: str | None, device) -> NamedFeatures:
     """torchmetrics' Inception on uint8 RGB; it resizes by itself."""
     import torch
 
@@ -159,12 +186,12 @@ def _inception_features(sets: tuple[Tensor, ...], weights_path: str | None, devi
     if weights_path is not None:
         name = f"inception-{_checked_digest(Path(weights_path))[:8]}"
     network = _inception(weights_path).to(device)
-    features = []
+    features = {}
     with torch.no_grad():
-        for images in sets:
+        for key, images in sets.items():
             batches = images.expand(-1, 3, -1, -1).split(64)  # grey: three equal channels
-            features.append(torch.cat([network(batch.to(device)).double().cpu() for batch in batches]))
-    return NamedFeatures(name, *features)
+            features[key] = torch.cat([network(batch.to(device)).double().cpu() for batch in batches])
+    return _named(name, features)
 
 
 def _inception(weights_path: str | None):

@@ -89,6 +89,20 @@ def cached_classifier(
     return classifier
 
 
+def random_classifier(
+    images: Tensor, num_classes: int, recipe: JudgeRecipe, device: torch.device | str
+) -> ImageClassifier:
+    """The network as it is drawn, but for its batch norms: they take the statistics of these images, uint8."""
+    classifier = _untrained(images, num_classes, recipe).to(device).train()
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for batch in images.split(BATCH_SIZE):
+            classifier(to_float(batch.to(device)))
+    return classifier.eval().requires_grad_(False)
+
+
 def fingerprint(images: Tensor, targets: Tensor, recipe: JudgeRecipe) -> str:
     """Sixteen hex digits that change with the data and with the recipe."""
     digest = hashlib.sha256(repr((tuple(images.shape), astuple(recipe))).encode())

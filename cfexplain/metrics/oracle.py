@@ -129,6 +129,10 @@ class Oracle(IntervalMetricSpec):
         rule, explanations = inputs.splits.factors, inputs.explanations
         if rule is None:
             return {}
+        if not inputs.splits.has_test_anomalies:
+            message = "oracle left out: there are no test anomalies, and of exposure images no factor is known"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            return {}
         classifier = self._shape_classifier(inputs, rule)
         counterfactuals = explanations.counterfactuals  # (N, K, C, H, W)
         seen = judge(counterfactuals.flatten(0, 1), classifier, rule.palette, inputs.device)

@@ -68,6 +68,8 @@ class Substitutability(IntervalMetricSpec):
         from cfexplain.detectors.network import logits_of
 
         splits = inputs.splits
+        if not splits.has_test_anomalies:
+            return _left_out("there are no test anomalies")
         if splits.exposure is None or len(splits.exposure) < 4:
             return _left_out("there are no exposure images to make counterfactuals of")
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
+from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.auroc import auroc, auroc_with_interval
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
@@ -32,15 +34,17 @@ class Transfer(IntervalMetricSpec):
         explanations = inputs.explanations
         counterfactuals = explanations.counterfactuals
         normal = logits_of(detector, inputs.splits.test_normals.images, inputs.device).numpy()
-        anomalous = logits_of(detector, explanations.sources.images, inputs.device).numpy()
         logits = logits_of(detector, counterfactuals.flatten(0, 1), inputs.device).numpy()
         logits = logits.reshape(counterfactuals.shape[:2])  # (N, K)
 
         values = auroc_with_interval("transfer_auroc", normal, logits, inputs.seed, self.num_resamples)
         own = auroc(inputs.test_normal_logits.numpy(), explanations.logits[:, 0].numpy())
         valid = logits <= float(detector.threshold)
-        return (
-            values
-            | {"transfer_gap": values["transfer_auroc"] - own, "transfer_detector_auroc": auroc(normal, anomalous)}
-            | share_with_interval("transfer_validity", valid, inputs.seed, self.num_resamples)
-        )
+        values |= {"transfer_gap": values["transfer_auroc"] - own}
+        values |= share_with_interval("transfer_validity", valid, inputs.seed, self.num_resamples)
+        if not inputs.splits.has_test_anomalies:
+            message = "transfer_detector_auroc left out: there are no test anomalies"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            return values
+        anomalous = logits_of(detector, explanations.sources.images, inputs.device).numpy()
+        return values | {"transfer_detector_auroc": auroc(normal, anomalous)}

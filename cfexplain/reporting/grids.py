@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from cfexplain.types import Explanations, ImageSet, Splits
+    from torch import Tensor
+
+    from cfexplain.types import Augmentation, Explanations, ImageSet, Splits
 
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 FALLING, NEUTRAL, RISING = np.array([33, 102, 172.0]), np.array([247, 247, 247.0]), np.array([178, 24, 43.0])
@@ -99,7 +101,10 @@ def film_strip(explanations: Explanations, index: int) -> Image.Image:
 
 
 def preview_grid(splits: Splits, num_images: int = 12) -> Image.Image:
-    """What the model will see: normal training images, exposure, and both halves of the test set."""
+    """What the model will see: normal training images, exposure, and both halves of the test set.
+
+    Below the normal images: how they look in a training batch, where they are augmented.
+    """
     parts = {"normal": splits.train, "exposure": splits.exposure, "test normal": splits.test_normals,
              "test anomalous": splits.test_anomalies}
     rows = []
@@ -108,6 +113,8 @@ def preview_grid(splits: Splits, num_images: int = 12) -> Image.Image:
             chosen = spread(len(part), num_images)
             rows.append(GridRow(label=label, images=part.images[chosen].numpy(),
                                 captions=_class_names(part, chosen, splits.class_names)))
+        if label == "normal" and splits.augmentation is not None:
+            rows.append(GridRow(label="augmented", images=_augmented(part.images[chosen], splits.augmentation)))
     return draw_grid(rows)
 
 
@@ -131,6 +138,14 @@ def spread(num_images: int, num_wanted: int) -> list[int]:
 def as_scores(logits: np.ndarray) -> np.ndarray:
     """Anomaly scores in [0, 1] of logits."""
     return 1 / (1 + np.exp(-np.clip(logits.astype(float), -700, 700)))
+
+
+def _augmented(images: Tensor, augmentation: Augmentation) -> np.ndarray:
+    import torch
+
+    from cfexplain.data.augmentation import augmented
+
+    return augmented(images, augmentation, torch.Generator().manual_seed(0)).numpy()
 
 
 def _source_row(explanations: Explanations, chosen: list[int]) -> GridRow:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from cfexplain.reporting.files import write_text
-from cfexplain.reporting.tables import Meanings, metric_rows
+from cfexplain.reporting.tables import NOTHING, NUMBERS, Meanings, columns, metric_rows
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -22,13 +22,17 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } .scroll { o
 def write_report(
     file: Path, title: str, facts: Mapping[str, object], pictures: Sequence[tuple[str, Path]],
     metrics: Mapping[str, float | str], meanings: Meanings, notes: Sequence[str] = (),
+    reported: Mapping[str, float] = NOTHING,
 ) -> None:
-    """facts: what a reader must know first; pictures: caption and PNG file, embedded; notes: caveats of the numbers."""
+    """facts: what a reader must know first; pictures: caption and PNG file, embedded; notes: caveats of the numbers.
+
+    reported: the paper's numbers, by the keys of `metrics`.
+    """
     parts = [f"<h1>{escape(title)}</h1>", "<div class=scroll><table>"]
     parts += [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items()]
     parts.append("</table></div>")
     if metrics:
-        parts += ["<h2>Metrics</h2>", _metrics_table(metrics, meanings)]
+        parts += ["<h2>Metrics</h2>", _metrics_table(metrics, meanings, reported)]
     parts += [f"<p>Note: {escape(note)}</p>" for note in notes]
     for caption, picture in pictures:
         data = base64.b64encode(picture.read_bytes()).decode("ascii")
@@ -39,11 +43,15 @@ def write_report(
                      f"<body>\n{body}\n</body></html>\n")
 
 
-def _metrics_table(metrics: Mapping[str, float | str], meanings: Meanings) -> str:
-    header = "".join(f"<th>{name}</th>" for name in ("metric", "value", "95 % interval", "ideal", "meaning"))
-    lines = [
-        f"<tr><td>{escape(row.key)}</td><td class=number>{escape(row.value)}</td><td>{escape(row.interval)}</td>"
-        f"<td>{escape(row.ideal)}</td><td>{escape(row.meaning)}</td></tr>"
-        for row in metric_rows(metrics, meanings)
+def _metrics_table(metrics: Mapping[str, float | str], meanings: Meanings, reported: Mapping[str, float]) -> str:
+    shown = columns(reported)
+    lines = ["".join(f"<th>{heading}</th>" for heading in shown)]
+    lines += [
+        "".join(_cell(heading, getattr(row, field)) for heading, field in shown.items())
+        for row in metric_rows(metrics, meanings, reported)
     ]
-    return f"<div class=scroll><table><tr>{header}</tr>{''.join(lines)}</table></div>"
+    return f"<div class=scroll><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
+
+
+def _cell(heading: str, text: str) -> str:
+    return f"<td{' class=number' if heading in NUMBERS else ''}>{escape(text)}</td>"

@@ -9,6 +9,13 @@ from typing import TextIO
 
 INTERVAL = ("_low", "_high")
 Meanings = Mapping[str, tuple[str, str]]  # key -> what it says, its ideal value: MetricSpec.meanings
+NOTHING: Mapping[str, float] = {}
+PAPER = "paper"
+COLUMNS = {  # heading -> field of TableRow
+    "metric": "key", "value": "value", "95 % interval": "interval", PAPER: "paper", "ideal": "ideal",
+    "meaning": "meaning",
+}
+NUMBERS = ("value", PAPER)  # aligned at the right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +23,23 @@ class TableRow:
     key: str
     value: str
     interval: str
+    paper: str
     meaning: str
     ideal: str
 
 
-def metric_rows(metrics: Mapping[str, float | str], meanings: Meanings) -> list[TableRow]:
-    """A row per metric, in the order of the dict; `<key>_low` and `<key>_high` become its interval."""
+def columns(reported: Mapping[str, float]) -> dict[str, str]:
+    """Headings with the fields below them; the paper's column where it reports something."""
+    return {heading: name for heading, name in COLUMNS.items() if heading != PAPER or reported}
+
+
+def metric_rows(
+    metrics: Mapping[str, float | str], meanings: Meanings, reported: Mapping[str, float] = NOTHING
+) -> list[TableRow]:
+    """A row per metric, in the order of the dict; `<key>_low` and `<key>_high` become its interval.
+
+    reported: what the paper gives, by the same keys.
+    """
     rows = []
     for key, value in metrics.items():
         if key == "schema_version" or any(
@@ -30,7 +48,10 @@ def metric_rows(metrics: Mapping[str, float | str], meanings: Meanings) -> list[
         ends = [metrics.get(key + end) for end in INTERVAL]
         interval = "" if None in ends else f"{as_text(ends[0])} to {as_text(ends[1])}"  # type: ignore[arg-type]
         meaning, ideal = meaning_of(key, meanings)
-        rows.append(TableRow(key=key, value=as_text(value), interval=interval, meaning=meaning, ideal=ideal))
+        paper = as_text(reported[key]) if key in reported else ""
+        rows.append(TableRow(
+            key=key, value=as_text(value), interval=interval, paper=paper, meaning=meaning, ideal=ideal
+        ))
     return rows
 
 
@@ -46,15 +67,18 @@ def as_text(value: float | str) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def print_table(metrics: Mapping[str, float | str], meanings: Meanings, stream: TextIO) -> None:
+def print_table(
+    metrics: Mapping[str, float | str], meanings: Meanings, stream: TextIO, reported: Mapping[str, float] = NOTHING
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("metric", "value", "95 % interval", "ideal", "meaning"):
-        table.add_column(name, no_wrap=name != "meaning", justify="right" if name == "value" else "left")
-    for row in metric_rows(metrics, meanings):
-        table.add_row(row.key, row.value, row.interval, row.ideal, row.meaning)
+    shown = columns(reported)
+    for name in shown:
+        table.add_column(name, no_wrap=name != "meaning", justify="right" if name in NUMBERS else "left")
+    for row in metric_rows(metrics, meanings, reported):
+        table.add_row(*(getattr(row, field) for field in shown.values()))
     # A file or a pipe has no width of its own: lines must not be broken at 80 there, scripts read them.
     Console(file=stream, width=None if stream.isatty() else 140).print(table)

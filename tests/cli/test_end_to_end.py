@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,27 @@ def train(cfexplain, folder: str, *more: str):
     return done
 
 
+def check_split(file: Path, said: str) -> None:
+    """Each image of the counts line has one row."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    counted = Counter((row["role"], row["label"]) for row in rows)
+    assert counted == {
+        ("train", "0"): 216, ("held_out", "0"): 24, ("exposure", "1"): 200, ("test", "0"): 40, ("test", "1"): 40,
+    }
+    assert "train 216, held out 24, exposure 200, test normal 40, test anomalous 40" in said
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:  # the names agree with the labels: red, or a 1
+        if row["class"]:
+            colour, shape = row["class"].split()
+            assert (colour == "red" or shape == "1") == (row["label"] == "0"), row
+    assert all(row["class"] for row in rows if row["role"] != "exposure")
+
+
 @pytest.mark.slow
 def test_train_explain_evaluate(cfexplain, tmp_path):
-    train(cfexplain, "t")
+    said = train(cfexplain, "t", "+reported.cf_auroc=0.123").stdout
+    check_split(tmp_path / "t" / "split.csv", said)
     assert cfexplain("explain", "run=t", "run_dir=x").code == 0
     done = cfexplain("evaluate", "run=x", "run_dir=e", METRICS, "metric.oracle.num_steps=20")
     assert done.code == 0, done.stderr
@@ -48,6 +67,10 @@ def test_train_explain_evaluate(cfexplain, tmp_path):
     ) | set(ticks[-1].get("values", {}))
     record = read(tmp_path / "t" / "run.json")
     assert (record["status"], record["exit_code"]) == ("done", 0)
+
+    (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == ["cf_auroc"]]
+    assert "0.123" in line and "0.123" in (tmp_path / "e" / "report.html").read_text()
+    assert any("second hand" in note for note in read(tmp_path / "e" / "run.json")["warnings"])
 
     metrics = read(tmp_path / "e" / "metrics.json")
     with (tmp_path / "x" / "samples.csv").open(newline="") as file:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cfexplain.presets import presets
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,18 @@ def test_command_help_shows_examples_and_keys(cfexplain, command):
 
 def test_train_help_shows_groups(cfexplain):
     text = cfexplain("train", "--help").stdout
-    assert "detector: bce, dsvdd, hsc" in text and "dataset: cmnist, glyphs, mnist" in text
+    assert "detector: bce, dsvdd, hsc" in text
+    (datasets,) = [line for line in text.splitlines() if line.startswith("dataset: ")]
+    assert {"cmnist", "glyphs", "mnist"} <= set(datasets.removeprefix("dataset: ").split(", "))
+
+
+def test_train_help_stays_readable_and_says_how_to_list_the_presets(cfexplain):
+    lines = cfexplain("train", "--help").stdout.splitlines()
+    assert len(lines) < 150 and max(map(len, lines)) <= 130
+    assert any("experiment=help" in line for line in lines)
+    done = cfexplain("train", "experiment=help")
+    assert done.code == 0 and done.stdout.splitlines() == list(presets())
+    assert "experiment: bias-green-glyphs" in cfexplain("train", "experiment=bias-green-glyphs", "--help").stdout
 
 
 def test_config_is_shown_without_a_run(cfexplain, tmp_path):
@@ -52,3 +65,7 @@ def test_completion_of_commands_and_groups(cfexplain, monkeypatch):
     assert cfexplain("-sc", "query=bash").stdout.split() == ["train", "explain", "evaluate"]
     monkeypatch.setenv("COMP_LINE", "cfexplain train detector=")
     assert set(cfexplain("-sc", "query=bash").stdout.split()) == {"detector=bce", "detector=dsvdd", "detector=hsc"}
+    monkeypatch.setenv("COMP_LINE", "cfexplain train experiment=bias-green")
+    assert set(cfexplain("-sc", "query=bash").stdout.split()) == {
+        "experiment=bias-green-glyphs", "experiment=bias-green-cmnist",
+    }

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, TINY
 
@@ -35,6 +36,21 @@ def test_a_sweep_runs_all_jobs_and_exits_with_the_worst(cfexplain, tmp_path):
 def test_a_sweep_of_missing_data_exits_with_3(cfexplain):
     done = cfexplain("train", "-m", "dataset=mnist", "dataset.root=nowhere,nowhere2", "runtime=cpu")
     assert done.code == 3, done.stderr
+
+
+@pytest.mark.slow
+def test_a_glob_of_presets_is_a_sweep_whose_jobs_share_the_other_values(cfexplain, tmp_path):
+    # the jobs lack data, which is soon found out; dataset.root is no key of the default dataset
+    done = cfexplain("train", "-m", "experiment=glob(mnist-multi-*-bce-quick)", "dataset.root=[a,b]", "runtime=cpu")
+    assert done.code == 2 and "dataset.root" in done.stderr  # a list stays a list
+    done = cfexplain("train", "-m", "experiment=glob(mnist-multi-*-bce-quick)", "dataset.root=nowhere", "runtime=cpu")
+    assert done.code == 3, done.stderr
+    jobs = list((tmp_path / "outputs" / "train").glob("sweep-*/*/config.yaml"))
+    configs = [yaml.safe_load(job.read_text()) for job in jobs]
+    assert {config["experiment"] for config in configs} == {
+        f"mnist-multi-{pair}-bce-quick" for pair in ("1_7", "8_9", "0_6", "3_5", "2_4")
+    }
+    assert {config["dataset"]["root"] for config in configs} == {"nowhere"}
 
 
 def test_a_bad_value_anywhere_in_a_sweep_stops_it_before_it_starts(cfexplain, tmp_path):

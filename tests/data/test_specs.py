@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cfexplain.data.cifar10 import Cifar10
 from cfexplain.data.cmnist import Cmnist
+from cfexplain.data.folder import Folder
 from cfexplain.data.glyphs import Glyphs
+from cfexplain.data.gtsrb import Gtsrb
 from cfexplain.data.mnist import Mnist
+from cfexplain.data.mvtec import Mvtec
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
-SPECS = [Glyphs, Mnist, Cmnist]
+SPECS = [Glyphs, Mnist, Cmnist, Cifar10, Gtsrb, Mvtec, Folder]
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -39,6 +43,7 @@ def test_the_types_are_ones_that_omegaconf_knows(spec, tmp_path):
 
     values = yaml.safe_load((CONF / f"{spec.__name__.lower()}.yaml").read_text()) | {"cache_dir": str(tmp_path)}
     values.pop("_target_"), values.pop("defaults")
+    values = {key: "given" if value == "???" else value for key, value in values.items()}
     built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(spec), values))
     assert isinstance(built, spec) and built.slug.startswith(spec.__name__.lower())
     with pytest.raises(ValidationError):

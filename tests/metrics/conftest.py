@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.model import FittedModel
 from cfexplain.metrics.base import MetricInputs
+from cfexplain.types import NORMAL
 
 
 class PlantedGenerator(nn.Module):
@@ -75,3 +77,9 @@ def planted(tmp_path_factory) -> MetricInputs:
     )
 
 
+@pytest.fixture(scope="session")
+def only_normals(planted) -> MetricInputs:
+    """The same without test anomalies: the explanations are of exposure images."""
+    splits = planted.splits
+    test = splits.test.select(splits.test.labels == NORMAL)
+    return replace(planted, splits=replace(splits, test=test), explanations=planted.explain(splits.exposure.first(60)))

@@ -94,6 +94,29 @@ def test_counterfactuals_that_change_nothing_are_as_far_as_the_anomalies(planted
     assert values["fid_normalized"] == pytest.approx(1.0, abs=1e-6)
 
 
+def one_class(planted):
+    """A run whose training images are all of one class, as in own folders."""
+    reference = planted.splits.reference
+    same = replace(reference, classes=torch.zeros_like(reference.classes))
+    return replace(planted, splits=replace(planted.splits, reference=same))
+
+
+def test_one_class_leaves_the_network_random(planted, tmp_path):
+    inputs = replace(one_class(planted), cache_dir=tmp_path)
+    with pytest.warns(CfexplainWarning, match="random network"):
+        values = spec().compute(inputs)
+    assert values["fid_features"] == "random"
+    assert values == spec().compute(inputs)  # drawn from a seed of its own
+    assert values["kid_counterfactual"] < values["kid_anomaly"]  # random features see the difference too
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_without_test_anomalies_there_is_no_distance_to_divide_by(only_normals):
+    with pytest.warns(CfexplainWarning, match="no test anomalies"):
+        values = spec().compute(only_normals)
+    assert set(values) == {"fid_counterfactual", "fid_features", "fid_images", "kid_counterfactual"}
+
+
 def test_one_line_for_missing_or_damaged_inception_weights(planted, tmp_path):
     with pytest.raises(DataError, match="no Inception weights at .*features=classifier"):
         spec(features=FeatureNetwork.INCEPTION, weights_path=str(tmp_path / "no.pth")).compute(planted)

@@ -1,5 +1,7 @@
 """Pictures show the pixels they were given, and samples.csv the scores of those pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +13,12 @@ from cfexplain.reporting.grids import (
     counterfactual_grid,
     draw_grid,
     film_strip,
+    preview_grid,
     signed_difference,
     spread,
 )
 from cfexplain.reporting.samples import sample_rows, verdict
-from cfexplain.types import Explanations, ImageSet
+from cfexplain.types import Augmentation, Explanations, ImageSet, Splits
 
 
 @pytest.fixture
@@ -95,3 +98,19 @@ def test_samples_agree_with_the_metrics(explanations):
 
 def test_a_score_at_the_threshold_counts_as_normal():
     assert verdict(1.0, -2.0, -2.0) == "ok" and verdict(-2.0, 5.0, -2.0) == "already_normal"
+
+
+def test_a_preview_shows_what_augmentation_does_to_the_normal_images():
+    ramp = torch.arange(16, dtype=torch.uint8).mul(10).expand(2, 1, 16, 16).contiguous()  # brighter to the right
+    images = ImageSet(images=ramp, labels=torch.zeros(2, dtype=torch.long), classes=torch.zeros(2, dtype=torch.long),
+                      ids=("a", "b"))
+    plain = Splits(train=images, held_out=images, exposure=None, test=images, reference=images, class_names=("x",),
+                   factors=None)
+    shifted = replace(plain, augmentation=Augmentation(flip=False, crop_padding=4))
+    one, other = np.asarray(preview_grid(plain)), np.asarray(preview_grid(shifted))
+    assert other.shape[0] - one.shape[0] == 16 * 6 + 8  # a row of 16 px images, six times, without captions
+    line = 16 * 6 + 8 + 15 + 6
+    left = other.shape[1] - 2 * (16 * 6 + 8)
+    normal, augmented = (other[8 + top : 8 + top + 96, left : left + 96, 0] for top in (0, line))
+    assert (normal[:, ::6] == ramp[0, 0, 0].numpy()).all()
+    assert (augmented != normal).any() and set(np.unique(augmented)) <= set(np.unique(normal))

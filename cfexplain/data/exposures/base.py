@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 class ExposureRequest:
     """Whom an exposure set is for.
 
-    normals:      (N, C, H, W) uint8, the normal training images.
+    normals:      (N, C, H, W) uint8, all normal training images: none of them may be exposure.
+    learned:      (M, C, H, W) uint8, those not held out: what pseudo-anomalies are made of.
     others:       training images that are not normal, for a supervised detector; or None.
     class_names:  of `others`.
     """
 
     normals: np.ndarray
+    learned: np.ndarray
     others: Pictures | None
     class_names: tuple[str, ...]
     cache_dir: str

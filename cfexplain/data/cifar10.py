@@ -1,0 +1,39 @@
+"""CIFAR-10 (Krizhevsky, 2009): 32x32 RGB photographs of ten kinds of things, one or several of them normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cfexplain.data.cifar import CIFAR10, SIDE, read_cifar
+from cfexplain.data.class_dataset import ClassDataset
+from cfexplain.data.pictures import Pictures
+from cfexplain.types import Augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(ClassDataset):
+    """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
+
+    download:           let torchvision fetch into root what is missing.
+    flip, crop_padding: of training batches, see types.Augmentation; false and 0 leave images as they are.
+    """
+
+    class_names = CIFAR10.class_names
+
+    root: str
+    download: bool
+    flip: bool
+    crop_padding: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.crop_padding < SIDE:
+            raise ValueError(f"crop_padding must lie in 0 to {SIDE - 1} pixels, got {self.crop_padding}")
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        is_off = not self.flip and self.crop_padding == 0
+        return None if is_off else Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+
+    def read(self, is_train: bool) -> Pictures:
+        return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

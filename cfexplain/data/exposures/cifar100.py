@@ -1,0 +1,27 @@
+"""CIFAR-100 (Krizhevsky, 2009): photographs of a hundred kinds of things, the usual exposure for CIFAR-10."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cfexplain.data.cifar import CIFAR100, read_cifar
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.pictures import Pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(ExposureSpec):
+    """root: folder that holds cifar-100-python, an .npz, or a folder or zip of train/<class>/*; the train part is used.
+
+    download: let torchvision fetch into root what is missing.
+    """
+
+    root: str
+    download: bool
+
+    def pictures(self, request: ExposureRequest) -> Pictures:
+        found = read_cifar(CIFAR100, self.root, self.download, request.cache_dir, is_train=True, group="exposure")
+        ids = [name.replace("train/", "exposure/", 1) for name in found.ids]
+        return replace(found, classes=np.full(len(found), -1), ids=ids)

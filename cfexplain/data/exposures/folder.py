@@ -1,0 +1,47 @@
+"""Any folder of images, or a .zip of one, as outlier exposure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cfexplain.data.archives import unpacked
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.image_cache import mapped_images
+from cfexplain.data.image_files import find_image_files
+from cfexplain.data.pictures import Pictures
+from cfexplain.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderImages(ExposureSpec):
+    """root: images anywhere below it; max_unreadable_fraction: share of damaged files that are left out."""
+
+    root: str
+    max_unreadable_fraction: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.root.strip():
+            raise ValueError("root is empty: name a folder of images or a .zip of one")
+        if not 0 <= self.max_unreadable_fraction < 1:
+            value = self.max_unreadable_fraction
+            raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
+
+    @property
+    def name(self) -> str:
+        return "folder"
+
+    def pictures(self, request: ExposureRequest) -> Pictures:
+        """`limit` files drawn at random, at the dataset's shape: the others are not decoded."""
+        root = unpacked(Path(self.root), request.cache_dir)
+        files = find_image_files(root)
+        if not files:
+            raise DataError(f"no images (.png, .jpg, .tif ...) in {self.root}. Set exposure.root to a folder of some.")
+        drawn = np.random.default_rng([self.seed, 4]).permutation(len(files))[: self.limit]
+        files = [files[index] for index in np.sort(drawn)]
+        cached = mapped_images(files, request.image_shape, request.cache_dir, 0, self.max_unreadable_fraction)
+        ids = [f"exposure/{files[index].relative_to(root).as_posix()}" for index in cached.kept]
+        return Pictures(cached.images, np.full(len(ids), -1), ids)

@@ -1,0 +1,372 @@
+"""Folders of images: roles from names, views of one cache, and one clear line for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import fields as fields_of
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cfexplain.data.exposures.folder import FolderImages
+from cfexplain.data.exposures.none import Nothing
+from cfexplain.data.folder import Folder
+from cfexplain.data.roles import role_lines, role_table
+from cfexplain.errors import DataError
+from cfexplain.types import Augmentation
+
+NOTHING = Nothing(limit=None, seed=0)
+SIDE = 16
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def draw(folder: Path, count: int, is_grey: bool = False, suffix: str = ".png") -> None:
+    """Pictures of noise, different in each folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(list(folder.name.encode()))
+    for index in range(count):
+        pixels = rng.integers(256, size=(SIDE, SIDE) if is_grey else (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03d}{suffix}")
+
+
+@pytest.fixture
+def parts(tmp_path) -> Path:
+    """MVTec's layout: 20 to train on, 5 and 3 + 2 to test on, with masks."""
+    root = tmp_path / "parts"
+    for name, count in (("train/good", 20), ("test/good", 5), ("test/scratch", 3), ("test/dent", 2)):
+        draw(root / name, count)
+    for name, count in (("scratch", 3), ("dent", 2)):
+        (root / "ground_truth" / name).mkdir(parents=True)
+        for index in range(count):
+            mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+            mask[index : index + 4, 8:12] = 255
+            Image.fromarray(mask).save(root / f"ground_truth/{name}/{index:03d}_mask.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(root: Path | str, /, **changes) -> Folder:
+        values = {
+            "cache_dir": str(tmp_path / "cache"), "held_out_fraction": 0.1, "seed": 0, "root": str(root),
+            "image_size": SIDE, "channels": None, "test_fraction": 0.2, "memory_limit_mb": 0,
+            "max_unreadable_fraction": 0.0, "flip": False, "crop_padding": 0,
+        }
+        return Folder(**values | changes)
+
+    return make
+
+
+def check_pixels(root: Path, images) -> None:
+    """Each row is the picture that its id names."""
+    for name, image in zip(images.ids, images.images, strict=True):
+        pixels = np.array(Image.open(root / name).convert("RGB")).transpose(2, 0, 1)
+        assert (image.numpy() == pixels).all(), name
+
+
+def test_train_and_test(parts, folder):
+    splits = folder(parts).load(NOTHING)
+    assert splits.class_names == ("good", "dent", "scratch") and splits.image_shape == (3, SIDE, SIDE)
+    assert [len(images) for images in (splits.train, splits.held_out, splits.test)] == [18, 2, 10]
+    everyone = sorted(splits.train.ids + splits.held_out.ids)
+    assert everyone == [f"train/good/{index:03d}.png" for index in range(20)]
+    for images in (splits.train, splits.held_out, splits.test):
+        check_pixels(parts, images)
+        for name, label, index in zip(images.ids, images.labels.tolist(), images.classes.tolist(), strict=True):
+            assert name.split("/")[1] == splits.class_names[index] and label == (index > 0)
+    assert splits.reference.ids == splits.train.ids and splits.exposure is None and splits.augmentation is None
+
+
+def test_masks_lie_on_their_defects(parts, folder):
+    test = folder(parts).load(NOTHING).test
+    for name, mask in zip(test.ids, test.masks, strict=True):
+        _, kind, file = name.split("/")
+        wanted = np.zeros((SIDE, SIDE), dtype=bool)
+        if kind != "good":
+            wanted[int(file[:3]) : int(file[:3]) + 4, 8:12] = True
+        assert (mask.numpy() == wanted).all(), name
+
+
+def test_every_set_is_a_view_of_one_mapped_file(parts, folder):
+    splits = folder(parts).load(NOTHING)
+    sets = (splits.train, splits.held_out, splits.test_normals, splits.test_anomalies)
+    assert all(images.is_mapped for images in sets)
+    start = splits.train.images.data_ptr()
+    for images in sets:  # one after the other, with nothing between
+        assert images.images.data_ptr() == start
+        start += images.images.numel()
+    assert not folder(parts, memory_limit_mb=1).load(NOTHING).train.is_mapped
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_normal_and_anomalous(tmp_path, folder, is_nested):
+    draw(tmp_path / "x/normal", 40)
+    for name, count in (("", 4), ("/dent", 2), ("/Scratch", 3)) if is_nested else (("", 4),):
+        draw(tmp_path / f"x/anomalous{name}", count)
+    splits = folder(tmp_path / "x").load(NOTHING)
+    assert [len(images) for images in (splits.train, splits.held_out, splits.test_normals)] == [29, 3, 8]
+    check_pixels(tmp_path / "x", splits.test)
+    counts = torch.bincount(splits.test_anomalies.classes).tolist()
+    names = ("normal", "Scratch", "anomalous", "dent") if is_nested else ("normal", "anomalous")
+    assert splits.class_names == names and counts == ([0, 3, 4, 2] if is_nested else [0, 4])
+    assert splits.test.masks is None
+    everyone = {*splits.train.ids, *splits.held_out.ids, *splits.test_normals.ids}
+    assert everyone == {f"normal/{index:03d}.png" for index in range(40)}
+
+
+@pytest.mark.parametrize("names", [["."], ["line 1/monday", "line 2"]])
+def test_normal_images_alone(tmp_path, folder, names):
+    for name in names:
+        draw(tmp_path / "x" / name, 20)
+    splits = folder(tmp_path / "x").load(NOTHING)
+    total = 20 * len(names)
+    sizes = len(splits.train), len(splits.held_out), len(splits.test)
+    assert sum(sizes) == total and len(splits.test) == 0.2 * total
+    assert not splits.test.labels.any() and not splits.has_test_anomalies and splits.class_names == ("normal",)
+    other = folder(tmp_path / "x", seed=1).load(NOTHING)
+    assert folder(tmp_path / "x").load(NOTHING).test.ids == splits.test.ids != other.test.ids
+
+
+def test_a_zip_is_as_good_as_its_folder(tmp_path, parts, folder):
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        for path in sorted(parts.rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path))  # in a folder of its own
+    packed, plain = folder(tmp_path / "parts.zip").load(NOTHING), folder(parts).load(NOTHING)
+    for name in ("train", "held_out", "test"):
+        first, second = getattr(packed, name), getattr(plain, name)
+        assert first.ids == second.ids and (first.images == second.images).all()
+    assert (packed.test.masks == plain.test.masks).all()
+
+
+def test_channels(tmp_path, parts, folder):
+    draw(tmp_path / "grey/normal", 30, is_grey=True)
+    draw(tmp_path / "grey/anomalous", 2)
+    assert folder(tmp_path / "grey").load(NOTHING).image_shape == (1, SIDE, SIDE)
+    assert folder(tmp_path / "grey", channels=3).load(NOTHING).image_shape == (3, SIDE, SIDE)
+    assert folder(parts, channels=1).load(NOTHING).image_shape == (1, SIDE, SIDE)
+    grey = np.asarray(Image.open(tmp_path / "grey/normal/000.png"))
+    Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(tmp_path / "grey/normal/000.png")  # as many cameras do
+    assert folder(tmp_path / "grey").load(NOTHING).image_shape == (1, SIDE, SIDE)
+
+
+def test_the_table_of_roles(parts, folder, caplog):
+    caplog.set_level(logging.INFO)
+    draw(parts.parent / "others", 7)
+    exposure = FolderImages(limit=5, seed=0, root=str(parts.parent / "others"), max_unreadable_fraction=0.0)
+    splits = folder(parts).load(exposure)
+    assert role_table(splits) == (
+        ("good", 18, "training, normal"),
+        ("good", 2, "held out, normal: calibration and threshold"),
+        ("exposure", 5, "training, anomalous"),
+        ("good", 5, "test, normal"),
+        ("dent", 2, "test, anomalous"),
+        ("scratch", 3, "test, anomalous"),
+    )
+    assert "decoding 5 images" in caplog.text  # of the seven exposure images
+    assert "\n".join(role_lines(splits)) in caplog.text and str(parts) in caplog.text
+
+
+def test_a_folder_as_exposure(tmp_path, parts, folder, caplog):
+    draw(tmp_path / "others", 12)
+    shutil.copy(parts / "train/good/004.png", tmp_path / "others/copy.png")
+    exposure = FolderImages(limit=None, seed=0, root=str(tmp_path / "others"), max_unreadable_fraction=0.0)
+    found = folder(parts).load(exposure).exposure
+    assert sorted(found.ids) == [f"exposure/{index:03d}.png" for index in range(12)]
+    assert (found.labels == 1).all() and (found.classes == -1).all() and "removed 1 of 13" in caplog.text
+    for name, image in zip(found.ids, found.images, strict=True):
+        pixels = np.array(Image.open(tmp_path / "others" / name.removeprefix("exposure/"))).transpose(2, 0, 1)
+        assert (image.numpy() == pixels).all()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images"):
+        folder(parts).load(FolderImages(limit=1, seed=0, root=str(tmp_path / "empty"), max_unreadable_fraction=0.0))
+
+
+def test_a_few_damaged_files_shift_nothing(parts, folder):
+    for name in ("train/good/003.png", "test/good/001.png", "test/scratch/000.png"):
+        (parts / name).write_bytes(b"damaged")
+    splits = folder(parts, max_unreadable_fraction=0.1).load(NOTHING)
+    assert [len(images) for images in (splits.train, splits.held_out, splits.test)] in ([17, 2, 8], [18, 1, 8])
+    for images in (splits.train, splits.held_out, splits.test):
+        check_pixels(parts, images)
+    starts = [int(mask.any(dim=1).nonzero()[0]) for mask in splits.test.masks[4:]]
+    assert starts == [int(name[-7:-4]) for name in splits.test.ids[4:]]  # a mask begins in the row of its number
+
+
+def remove(name):
+    return lambda root: shutil.rmtree(root / name)
+
+
+def empty(name):
+    def act(root):
+        shutil.rmtree(root / name)
+        (root / name).mkdir()
+
+    return act
+
+
+def write(name, content=b"damaged"):
+    def act(root):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return act
+
+
+def link(root):
+    (root / "train/good/link.png").symlink_to(root / "gone.png")
+
+
+def remove_mask(root):
+    (root / "ground_truth/dent/001_mask.png").unlink()
+
+
+def shrink_mask(root):
+    Image.new("L", (SIDE, SIDE - 1)).save(root / "ground_truth/dent/001_mask.png")
+
+
+def keep_one(root):
+    for path in sorted((root / "train/good").iterdir())[1:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (remove("."), "parts is not there, or may not be read. Set dataset.root"),
+        (empty("."), "no images .* in .*parts"),
+        (remove("train"), "no folder .*train/good"),
+        (empty("train/good"), "no images .*train/good"),
+        (empty("test/good"), "no images .*test/good"),
+        (empty("test/dent"), "no images .*test/dent"),
+        (empty("test"), "no class folders in .*test"),
+        (write("test/stray.png"), r"stray\.png is in no class folder"),
+        (keep_one, "too few normal images to hold some out: 1 in .*parts"),
+        (remove_mask, r"test/dent/001\.png has no mask: put it at "),
+        (shrink_mask, r"001_mask\.png is 16x15 and .*dent/001\.png is 16x16"),
+        (write("ground_truth/dent/001_mask.png"), r"001_mask\.png is no image"),
+        (link, r"1 of 31 images cannot be used, first: .*link\.png is a broken link"),
+        (write("test/good/001.png"), r"1 of 30 images cannot be used, first: .*good/001\.png is no image"),
+    ],
+)
+def test_what_is_wrong_is_one_line(parts, folder, damage, words):
+    damage(parts)
+    with pytest.raises(DataError, match=words) as caught:
+        folder(parts).load(NOTHING)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["normal"], None),
+        (["anomalous"], "no folder .*normal: put the normal images there"),
+        (["normal", "scratch"], "scratch lies beside normal"),
+        (["normal", "anomalous/normal"], "cannot be called normal"),
+        (["good", "bad"], "'bad', so not all of it is normal"),
+        (["bad"], "'bad', so not all"),
+        (["Normal", "Anomalous"], "'Anomalous', so not all"),
+        (["good", "scratch", "dent"], "'good', so not all"),
+        (["good"], None),
+        (["monday", "tuesday"], None),
+    ],
+)
+def test_anomalies_are_never_taken_for_normal_by_a_name(tmp_path, folder, names, words):
+    for name in names:
+        draw(tmp_path / "x" / name, 20)
+    if words is None:
+        assert not folder(tmp_path / "x").load(NOTHING).test.labels.any()
+        return
+    with pytest.raises(DataError, match=words):
+        folder(tmp_path / "x").load(NOTHING)
+
+
+def test_an_empty_folder_of_anomalies(tmp_path, folder):
+    draw(tmp_path / "x/normal", 20)
+    (tmp_path / "x/anomalous").mkdir()
+    with pytest.raises(DataError, match="no images in .*anomalous"):
+        folder(tmp_path / "x").load(NOTHING)
+    (tmp_path / "x/anomalous/dent").mkdir()
+    with pytest.raises(DataError, match="no images .*anomalous/dent"):
+        folder(tmp_path / "x").load(NOTHING)
+
+
+def test_no_readable_image_left_for_a_part(parts, folder):
+    for path in (parts / "test/good").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="no readable image is left as normal test image"):
+        folder(parts, max_unreadable_fraction=0.5).load(NOTHING)
+
+
+def test_a_zip_that_leads_outside(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("../evil.png", b"")
+    with pytest.raises(DataError, match=r"\.\./evil\.png"):
+        folder(tmp_path / "x.zip").load(NOTHING)
+
+
+def test_a_folder_nobody_may_read(parts, folder):
+    """In a process of its own that is nobody, since root may read everything."""
+    (parts / "test/dent").chmod(0)
+    (parts.parent).chmod(0o777)
+    code = (
+        "import os, sys\nfrom cfexplain.data.folder_layout import find_layout\nfrom cfexplain.errors import DataError\n"
+        f"from pathlib import Path\nos.chdir({str(parts.parent)!r})\n"
+        "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+        "try: find_layout(Path('parts'))\nexcept DataError as error: print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.strip() == "cannot read the folder parts/test/dent (Permission denied).", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": 7}, "image_size"),
+        ({"channels": 2}, "channels"),
+        ({"test_fraction": 0.0}, "test_fraction"),
+        ({"memory_limit_mb": -1}, "memory_limit_mb"),
+        ({"max_unreadable_fraction": 1.0}, "max_unreadable_fraction"),
+        ({"crop_padding": SIDE}, "crop_padding"),
+        ({"held_out_fraction": 0.0}, "held_out_fraction"),
+        ({"root": " "}, "root is empty"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(tmp_path, folder, changes, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        folder(tmp_path, **changes)
+
+
+def test_slugs_are_fit_for_folder_names(tmp_path, folder):
+    assert folder(tmp_path / "My Parts=2.zip").slug == "folder-my_parts_2"
+    assert folder("/").slug == "folder-images"
+
+
+def test_augmentation(parts, folder):
+    assert folder(parts, flip=True).augmentation == Augmentation(flip=True, crop_padding=0)
+    assert folder(parts, crop_padding=2).load(NOTHING).augmentation == Augmentation(flip=False, crop_padding=2)
+
+
+@pytest.mark.parametrize(("file", "cls"), [("dataset/folder", Folder), ("exposure/folder", FolderImages)])
+def test_the_yaml_holds_the_fields(file, cls):
+    values = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+    values.pop("defaults", None)
+    assert values.pop("_target_") == f"{cls.__module__}.{cls.__name__}"
+    assert set(values) == {field.name for field in fields_of(cls)}
+
+
+def test_the_leather_sample(packs, folder):
+    splits = folder(packs / "mvtec/mvtec-leather-sample-256.zip", image_size=64).load(NOTHING)
+    assert splits.class_names == ("good", "color", "cut", "fold", "glue", "poke")
+    assert len(splits.train) + len(splits.held_out) == 4 and splits.image_shape == (3, 64, 64)
+    assert torch.bincount(splits.test.classes).tolist() == [4, 1, 2, 2, 3, 3]
+    assert splits.test.masks[4:].flatten(1).any(dim=1).all() and not splits.test.masks[:4].any()

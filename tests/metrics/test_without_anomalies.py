@@ -1,0 +1,34 @@
+"""Every metric on a test set of normal images alone, with explanations of exposure images."""
+
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cfexplain.config import build
+from cfexplain.errors import CfexplainWarning
+from cfexplain.metrics.base import MetricSpec
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "metric").glob("*.yaml"))
+LEFT_OUT = {
+    "auroc": {"detector_auroc"}, "transfer": {"transfer_detector_auroc"}, "fid": {"fid_anomaly", "fid_normalized"},
+    "substitutability": {"substitutability_auroc", "substitutability_ratio"}, "oracle": {"oracle_normal_rate"},
+}  # fmt: skip
+QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_needs_anomalies_is_left_out_with_one_warning(file, only_normals):
+    ((name, values),) = yaml.safe_load(file.read_text()).items()
+    metric = build(values | {key: value for key, value in QUICK.items() if key in values}, MetricSpec, name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = metric.compute(only_normals)
+    messages = [str(item.message) for item in caught if issubclass(item.category, CfexplainWarning)]
+    said = [message for message in messages if "no test anomalies" in message]
+    assert len(said) == (1 if name in LEFT_OUT else 0)
+    assert not LEFT_OUT.get(name, set()) & set(found)
+    assert found or name in ("substitutability", "oracle", "localization")
+    assert all(math.isfinite(value) for value in found.values() if not isinstance(value, str))
