@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from cfexplain.nets.blocks import ConditionalGroupNorm, ConditionalResBlock
 from cfexplain.types import ImageShape
 
-SKIP = 2.0  # tanh(2) = 0.96: nearly the identity, and still within reach of an edit
-
 
 class ConditionalGenerator(nn.Module):
     """Residual encoder-decoder; the condition (alpha bin, concept) enters through every norm.
@@ -17,9 +15,12 @@ class ConditionalGenerator(nn.Module):
     A pixel-unshuffle stem of factor `patch` cuts the cost by about its square; the head enlarges smoothly, as a
     pixel-shuffle one leaves a grid in the strokes. Sizes that the strides do not divide are padded and cut again.
 
-    The source is added before the tanh, so what an edit leaves alone stays sharp. This tempts the generator to nibble
-    at strokes until the detector gives in: it needs a strong adversarial loss, noise before the score, and a concept
-    classifier that sees coarse changes only (conf/fit/default.yaml).
+    The source, times `source_skip`, is added before the tanh, so what an edit leaves alone stays sharp. This tempts the
+    generator to nibble at strokes until the detector gives in: it needs a strong adversarial loss, noise before the
+    score, and a concept classifier that sees coarse changes only (conf/fit/default.yaml).
+
+    condition_spread: standard deviation of the norms' initial scales. With 0 all concepts start as one, and only a loss
+    that compares them, such as fit.diversity, tells them apart.
     """
 
     def __init__(
@@ -31,11 +32,14 @@ class ConditionalGenerator(nn.Module):
         patch: int,
         num_alpha_bins: int,
         num_concepts: int,
+        source_skip: float,
+        condition_spread: float,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
         self.num_concepts = num_concepts
         self.patch = patch
+        self.source_skip = source_skip
         self.multiple = patch << num_downsamplings
         num_conditions = num_alpha_bins * num_concepts
         widths = [width << level for level in range(num_downsamplings + 1)]
@@ -46,6 +50,9 @@ class ConditionalGenerator(nn.Module):
         self.blocks = nn.ModuleList([*downs, *middles, *ups])
         self.head_norm = ConditionalGroupNorm(width, num_conditions)
         self.head = nn.Conv2d(width, channels, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, ConditionalGroupNorm) and condition_spread > 0:
+                nn.init.normal_(module.scale.weight, 1.0, condition_spread)
 
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins, (N,) concepts -> (N, C, H, W) in [-1, 1]."""
@@ -59,5 +66,5 @@ class ConditionalGenerator(nn.Module):
         features = F.relu(self.head_norm(features, conditions))
         if self.patch > 1:
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
-        edited = self.head(features)
-        return (SKIP * images + edited[:, :, :height, :width]).tanh()
+        edited = self.head(features)[:, :, :height, :width]
+        return (self.source_skip * images + edited).tanh()

@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
 ENCODER = ConvEncoderSpec(width=4)
 GENERATOR = Conv(
-    width=8, num_downsamplings=1, num_middle_blocks=1, patch=2, discriminator_width=8, discriminator_blocks=2,
-    concept_width=8, concept_blocks=2,
+    width=8, num_downsamplings=1, num_middle_blocks=1, patch=2, source_skip=2.0, condition_spread=0.0,
+    discriminator_width=8, discriminator_blocks=2, concept_width=8, concept_blocks=2,
 )
 FIT = Fit(
     steps=10, batch_size=8, num_concepts=2, num_alpha_bins=2, learning_rate=1e-3, discriminator_learning_rate=1e-3,

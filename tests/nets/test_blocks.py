@@ -1,5 +1,6 @@
 """Networks: what each may and may not see."""
 
+import pytest
 import torch
 
 from cfexplain.nets.blocks import DirectionClassifier, PairClassifier, ProjectionDiscriminator
@@ -30,9 +31,31 @@ def test_direction_classifier_does_not_see_a_fine_mark_and_the_pair_classifier_d
     assert not torch.allclose(pair(source, edited + checkers), pair(source, edited), atol=1e-5)
 
 
+def make_generator(shape, source_skip=2.0, condition_spread=0.0) -> ConditionalGenerator:
+    return ConditionalGenerator(
+        shape, 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2, source_skip=source_skip, condition_spread=condition_spread
+    )
+
+
+@pytest.mark.parametrize("source_skip", [0.0, 2.0])
+def test_without_an_edit_the_source_passes_as_far_as_the_skip_lets_it(source_skip):
+    generator, images = make_generator((3, 28, 28), source_skip), random_images(2)
+    torch.nn.init.zeros_(generator.head.weight), torch.nn.init.zeros_(generator.head.bias)
+    zeros = torch.zeros(2, dtype=torch.long)
+    torch.testing.assert_close(generator(images, zeros, zeros), (source_skip * images).tanh())
+
+
+@pytest.mark.parametrize(("spread", "is_same"), [(0.0, True), (0.02, False)])
+def test_concepts_differ_from_the_start_only_if_spread(spread, is_same):
+    torch.manual_seed(0)
+    generator, images = make_generator((3, 28, 28), condition_spread=spread), random_images(1)
+    zero, one = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
+    assert torch.equal(generator(images, zero, zero), generator(images, zero, one)) == is_same
+
+
 def test_generator_output_does_not_depend_on_the_rest_of_the_batch():
     torch.manual_seed(0)
-    generator = ConditionalGenerator((3, 28, 28), 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2)
+    generator = make_generator((3, 28, 28))
     images, bins, concepts = random_images(6), torch.tensor([0, 1] * 3), torch.tensor([0, 0, 1] * 2)
     whole = generator(images, bins, concepts)
     alone = torch.cat([generator(images[i : i + 1], bins[i : i + 1], concepts[i : i + 1]) for i in range(6)])
@@ -41,7 +64,7 @@ def test_generator_output_does_not_depend_on_the_rest_of_the_batch():
 
 def test_generator_reads_its_condition_and_keeps_odd_sizes():
     torch.manual_seed(0)
-    generator = ConditionalGenerator((1, 29, 31), 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2)
+    generator = make_generator((1, 29, 31))
     for name in ("scale", "shift"):  # rows start equal; training makes them differ
         torch.nn.init.normal_(getattr(generator.head_norm, name).weight)
     images = torch.rand(1, 1, 29, 31)
