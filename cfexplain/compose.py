@@ -160,6 +160,8 @@ def _searchpath(folders: list[Path | str]) -> str:
 def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     parsed = _parsed(overrides)
     groups = [*_groups(conf_dir()), EXPERIMENT]
+    if {"dataset.normal", "dataset.anomalous"} <= {override.key_or_group for override in parsed}:
+        raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     for override in parsed:
         _check_owner(line, override)
         _check_option(line, override, groups)

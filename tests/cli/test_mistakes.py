@@ -25,6 +25,7 @@ MISTAKES = [
     (["train", "dataset=mnist", "dataset.normal=[11]"], "11"),
     (["train", "dataset=mnist", "dataset.normal=[0,1,2,3,4,5,6,7,8,9]"], "normal"),
     (["train", "dataset.normal_colours=[mauve]"], "mauve"),
+    (["train", "dataset.normal=[1]", "dataset.anomalous=[5]"], "give one of them"),
     (["train", "dataset=mnist", "exposure=none"], "exposure"),
     (["train", "dataset=mnist", "detector=dsvdd", "exposure=none"], "stage=detector"),
     (["explain"], "run"),
