@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.data.archives import unpacked
-from cfexplain.data.decoded import decoded_images
+from cfexplain.data.image_cache import all_images
 from cfexplain.data.image_files import find_image_files, is_visible
 from cfexplain.data.pictures import Pictures
 from cfexplain.data.splitting import numbered
@@ -141,7 +141,7 @@ def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -
         labels += [cifar.class_names.index(folder.name)] * len(files)
     if not paths:
         raise DataError(f"no images in {top / part}. It must hold <class>/*, such as {cifar.class_names[0]}/*.png.")
-    images = decoded_images(paths, (3, SIDE, SIDE), cache_dir, f"{cifar.class_name.lower()}-{part}")
+    images = all_images(paths, (3, SIDE, SIDE), cache_dir)
     ids = [path.relative_to(top).as_posix() for path in paths]
     return Pictures(images, np.array(labels), ids)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cfexplain.data.archives import unpacked
 from cfexplain.data.class_dataset import ClassDataset
-from cfexplain.data.decoded import decoded_images
+from cfexplain.data.image_cache import all_images
 from cfexplain.data.pictures import Pictures
 from cfexplain.errors import DataError
 from cfexplain.types import Augmentation
@@ -72,7 +72,7 @@ class Gtsrb(ClassDataset):
         samples = _samples(root, self.download and root == given, is_train)
         paths = [path for path, _ in samples]
         part = "train" if is_train else "test"
-        images = decoded_images(paths, (3, SIDE, SIDE), self.cache_dir, f"gtsrb-{part}")
+        images = all_images(paths, (3, SIDE, SIDE), self.cache_dir)
         classes = np.array([label for _, label in samples], dtype=np.int64)
         inside = [f"{path.parent.name}/{path.stem}" if is_train else path.stem for path in paths]
         return Pictures(images, classes, [f"{part}/{name}" for name in inside], _tracks(paths) if is_train else None)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,15 +42,20 @@ class CachedImages:
 
 
 def mapped_images(
-    files: Sequence[Path], image_shape: ImageShape, cache_dir: str, memory_limit_mb: int, max_unreadable_fraction: float
+    files: Sequence[Path],
+    image_shape: ImageShape,
+    cache_dir: str,
+    memory_limit_mb: int,
+    max_unreadable_fraction: float | None,
 ) -> CachedImages:
     """The images in their files' order; in memory where they take at most `memory_limit_mb`, else mapped.
 
-    Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log.
+    Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log. None
+    allows none at all.
     Of two jobs at once one decodes and the other waits.
     """
     assert files, "no image files"
-    path = Path(cache_dir).expanduser() / "images" / f"{_content_key(files, image_shape)}.u8"
+    path = Path(cache_dir).expanduser() / "images" / f"{content_key(files, image_shape)}.u8"
     unreadable = _unreadable_of_sound(path)
     if unreadable is None:
         with locked(path.with_suffix(".lock")):
@@ -67,7 +73,12 @@ def mapped_images(
     return CachedImages(images, is_mapped, kept)
 
 
-def _content_key(files: Sequence[Path], image_shape: ImageShape) -> str:
+def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -> np.ndarray:
+    """(N, C, H, W) uint8 in memory, by way of the same cache. DataError names the first file that is damaged."""
+    return mapped_images(files, image_shape, cache_dir, sys.maxsize, max_unreadable_fraction=None).images
+
+
+def content_key(files: Sequence[Path], image_shape: ImageShape) -> str:
     key = hashlib.sha256(repr((VERSION, image_shape, len(files))).encode())
     for digest in _in_threads(_digest, files):
         key.update(digest)
@@ -124,9 +135,11 @@ def _image_or_none(file: Path, image_shape: ImageShape) -> np.ndarray | None:
         return None
 
 
-def _check_unreadable(files: Sequence[Path], unreadable: list[int], max_fraction: float) -> None:
+def _check_unreadable(files: Sequence[Path], unreadable: list[int], max_fraction: float | None) -> None:
     if not unreadable:
         return
+    if max_fraction is None:
+        raise DataError(f"{_why(files[unreadable[0]])} Fetch it again.")
     if len(unreadable) > max_fraction * len(files):
         raise DataError(
             f"{len(unreadable)} of {len(files)} images cannot be used, first: {_why(files[unreadable[0]])} "

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cfexplain.data import decoded
+from cfexplain.data import image_cache
 from cfexplain.data.cifar import CIFAR10, CIFAR100
 from cfexplain.data.cifar10 import Cifar10
 from cfexplain.data.exposures.cifar100 import Cifar100
@@ -132,7 +132,7 @@ def test_decoded_files_come_from_the_cache_until_one_changes(fields, image_folde
     dataset = Cifar10(**fields | {"root": str(image_folder)})
     first = dataset.read(is_train=False)
     with monkeypatch.context() as patch:
-        patch.setattr(decoded, "read_image", lambda *_: pytest.fail("decoded although cached"))
+        patch.setattr(image_cache, "read_image", lambda *_: pytest.fail("decoded although cached"))
         assert (dataset.read(is_train=False).images == first.images).all()
     path = image_folder / first.ids[7]
     Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(path)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from cfexplain.data.archives import unpacked
 from cfexplain.data.cache import cached_images
-from cfexplain.data.decoded import content_digest
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
 from cfexplain.data.idx import read_idx_images
+from cfexplain.data.image_cache import content_key
 from cfexplain.data.image_files import read_image
 from cfexplain.data.pictures import Pictures
 from cfexplain.data.splitting import numbered
@@ -53,7 +53,7 @@ class Omniglot(ExposureSpec):
         images = cached_images(
             Path(request.cache_dir).expanduser() / "decoded",
             "omniglot",
-            (_VERSION, PIL.__version__, content_digest(paths)),
+            (_VERSION, PIL.__version__, content_key(paths, (1, SIDE, SIDE))),
             (len(paths), SIDE, SIDE),
             lambda: np.stack([to_mnist_form(_drawing(path)) for path in paths]),
         )
