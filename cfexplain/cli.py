@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
 from cfexplain.reporting.console import complain, forget_reader
 from cfexplain.version import VERSION
@@ -26,7 +26,9 @@ COMMANDS = {
     "train": "train a detector and the generator of its counterfactuals",
     "explain": "write counterfactuals of anomalies: pictures, samples.csv, report.html",
     "evaluate": "measure a run: metrics.json, a table, report.html",
+    "doctor": "check this machine: versions, device, folders, data, a ten-step run",
 }
+WITHOUT_CONFIG = ("doctor",)  # commands that Hydra has no part in
 USAGE = "\n".join([
     "cfexplain: what would this anomaly look like if it were normal?",
     "",
@@ -41,7 +43,6 @@ USAGE = "\n".join([
     "cfexplain <command> --help shows its groups and examples. Tab completion: eval \"$(cfexplain -sc install=bash)\"",
 ])
 INTERRUPTED = 75
-MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device", "stage")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,6 +76,8 @@ def _main(argv: list[str]) -> int:
         return _complete(argv)
     if argv[0] not in COMMANDS:
         raise ConfigError(f"no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)} Commands: {', '.join(COMMANDS)}")
+    if argv[0] in WITHOUT_CONFIG:
+        return importlib.import_module(f"cfexplain.commands.{argv[0]}").main(argv[1:])
     return _dispatch(argv[0], argv[1:])
 
 
@@ -98,11 +101,15 @@ def _dispatch(command: str, argv: list[str]) -> int:
     module = importlib.import_module(f"cfexplain.commands.{command}")
     if not flags.multirun:
         module.check_device(first.device)
+    if getattr(first, "runs", None):
+        if flags.multirun:
+            raise ConfigError("runs= makes one table of many runs: leave -m out")
+        return module.summarize(first)
     if first.dry_run:
         if flags.multirun:
             raise ConfigError("dry_run=true checks one run: leave -m out")
         return module.dry_run(first, _planned(command, first))
-    with _terminate_as_interrupt():
+    with stop_on_signals():
         if flags.multirun:
             return _sweep(line, first)
         return _run_once(line, configs[0], first)
@@ -116,14 +123,16 @@ def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
         folder = make_run_folder(_planned(line.command, config).parent)
     else:
         folder = Path(config.run_dir)
-        _check_same_run(folder, cfg)
         claim_run_folder(folder)
+        _check_same_run(folder, cfg)
     _call_hydra(line, [f"hydra.run.dir={compose.quoted(str(folder))}"])
     return _exit_code(folder)
 
 
 def _sweep(line: CommandLine, config: Any) -> int:
     from cfexplain import compose
+    from cfexplain.commands.summary import summarize_sweep
+    from cfexplain.commands.sweep import note_sweep, stops_passed_on
     from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
 
     if config.run_dir is None:
@@ -131,10 +140,22 @@ def _sweep(line: CommandLine, config: Any) -> int:
     else:
         folder = Path(config.run_dir)
         claim_run_folder(folder)
+    note_sweep(folder, line.command, line.typed)
     places = [f"hydra.sweep.dir={compose.quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-    code = _call_hydra(replace(line, overrides=compose.as_sweep(line)), places)
+    try:
+        with stops_passed_on(folder) if "hydra/launcher=joblib" in line.typed else nullcontext():
+            code = _call_hydra(replace(line, overrides=compose.as_sweep(line)), places)
+    except KeyboardInterrupt:  # no further job starts; those that ended have their numbers
+        code = INTERRUPTED
     jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
-    return max([code, *map(_exit_code, jobs)])
+    code = max([code, *map(_exit_code, jobs)])
+    stream = sys.stderr if config.json else sys.stdout
+    summarize_sweep(folder, stream)
+    if code:
+        words = [word for word in line.typed if not word.startswith("run_dir=")]
+        again = shlex.join(["cfexplain", line.command, *line.options, *words, f"run_dir={folder}"])
+        print(f"to run again what is not done: {again}", file=stream, flush=True)
+    return code
 
 
 def _call_hydra(line: CommandLine, overrides: list[str]) -> int:
@@ -156,17 +177,35 @@ def _call_hydra(line: CommandLine, overrides: list[str]) -> int:
 def _task(cfg: DictConfig) -> float:
     """One job, possibly in a process of its own on another machine. Its exit code goes into run.json."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from cfexplain import config as configs
     from cfexplain.commands.job import run_job
+    from cfexplain.commands.sweep import is_done, say_done_already, share_gpus
 
     hydra_config = HydraConfig.get()
     command = hydra_config.job.name
     folder = _relative(Path(hydra_config.runtime.output_dir))
-    argv = ["cfexplain", command, *hydra_config.overrides.task]
+    argv = ["cfexplain", command, *_source(hydra_config), *hydra_config.overrides.task]
     saved = OmegaConf.merge(cfg, {"run_dir": None}) if cfg.run_dir is not None else cfg
+    if hydra_config.mode is RunMode.MULTIRUN:
+        _check_same_run(folder, saved)
+        if is_done(folder, configs.plain(saved)):
+            headline = importlib.import_module(f"cfexplain.commands.{command}").HEADLINES[0]
+            return say_done_already(folder, headline, cfg.json)
+        if "joblib" in hydra_config.launcher._target_:
+            share_gpus(folder.parent, hydra_config.job.num)
     return run_job(command, lambda: _built(command, cfg), configs.to_yaml(saved), folder, argv)
+
+
+def _source(hydra_config: DictConfig) -> list[str]:
+    """--from <file>, where the config is a saved one."""
+    name = hydra_config.job.config_name
+    if name == hydra_config.job.name:
+        return []
+    (folder,) = [source.path for source in hydra_config.runtime.config_sources if source.provider == "main"]
+    return ["--from", str(_relative(Path(folder) / f"{name}.yaml"))]
 
 
 def _built(command: str, cfg: DictConfig) -> Any:
@@ -189,11 +228,12 @@ def _planned(command: str, config: Any) -> Path:
 def _check_same_run(folder: Path, cfg: DictConfig) -> None:
     """run_dir continues a run: the config in it must be this one."""
     from cfexplain import config
+    from cfexplain.commands.sweep import MAY_DIFFER
 
     if not (folder / "config.yaml").exists():
         return
     new = config.plain(cfg)
-    key = config.first_difference(config.read(folder / "config.yaml"), new, ignore=MAY_DIFFER)
+    key = config.first_difference(config.read(folder / "config.yaml"), new, ignore=(*MAY_DIFFER, "stage"))
     if key is not None:
         raise ConfigError(f"run_dir={folder} holds a run with another {key}; give another run_dir, or the same {key}")
 
@@ -215,20 +255,6 @@ def _exit_code(folder: Path) -> int:
     return 1 if code is None else int(code)
 
 
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does, with its state written. Jobs of a cluster keep their launcher's handlers."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _complete(argv: list[str]) -> int:
     """Hydra's bash hook knows programs without commands: complete the command, then hand the rest to its config."""
     words = os.environ.get("COMP_LINE", "").split(" ")
@@ -237,7 +263,7 @@ def _complete(argv: list[str]) -> int:
         if len(words) <= 2:
             print(" ".join(name for name in COMMANDS if name.startswith(words[-1] if len(words) > 1 else "")))
             return 0
-        if words[1] not in COMMANDS:
+        if words[1] not in COMMANDS or words[1] in WITHOUT_CONFIG:
             return 0
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from cfexplain.commands.sweep_arguments import quoted, with_launcher, with_runs
 from cfexplain.config import known_keys
 from cfexplain.errors import ConfigError, DataError, did_you_mean
 from cfexplain.presets import presets
@@ -36,7 +37,8 @@ class CommandLine:
 
     flags:     Hydra's options (-m, --cfg ...), as parsed.
     options:   the same options as they were typed.
-    overrides: key=value, in their order.
+    overrides: key=value, in their order; in a sweep, run=<sweep folder> as the list of its runs.
+    typed:     key=value, as they were typed.
     source:    the saved config given by --from, or None for conf/<command>.yaml.
     """
 
@@ -44,6 +46,7 @@ class CommandLine:
     flags: argparse.Namespace
     options: list[str]
     overrides: list[str]
+    typed: list[str]
     source: Path | None
 
     @property
@@ -97,7 +100,10 @@ def parse(command: str, argv: list[str]) -> CommandLine:
     options = list(argv)
     for override in flags.overrides:
         options.remove(override)
-    return CommandLine(command=command, flags=flags, options=options, overrides=flags.overrides, source=source)
+    overrides = with_launcher(with_runs(flags.overrides)) if flags.multirun else flags.overrides
+    return CommandLine(
+        command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source
+    )
 
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
@@ -142,14 +148,6 @@ def as_sweep(line: CommandLine) -> list[str]:
         and not override.is_sweep_override() and not override.is_delete() else text
         for text, override in zip(line.overrides, _parsed(line.overrides), strict=True)
     ]
-
-
-def quoted(text: str) -> str:
-    """Text as one value in Hydra's override grammar, whatever characters it holds."""
-    # A backslash counts only before a quote, the closing one included: doubled there, itself elsewhere.
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def _searchpath(folders: list[Path | str]) -> str:

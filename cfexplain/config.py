@@ -71,11 +71,19 @@ def to_yaml(node: DictConfig | Mapping) -> str:
 
 def first_difference(old: Mapping, new: Mapping, ignore: tuple[str, ...] = ()) -> str | None:
     """The first dotted key in which two configs differ, or None. `ignore`: keys that may differ."""
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     for key in [*after, *before]:
         if key not in ignore and before.get(key, ...) != after.get(key, ...):
             return key
     return None
+
+
+def flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        leaves.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return leaves
 
 
 def known_keys(node: DictConfig | Mapping) -> list[str]:
@@ -94,13 +102,6 @@ def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
         return typing.cast(dict, OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{_join(path, error.full_key or '')}: {_first_line(error)}") from error
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
 
 
 def _class_at(target: str, path: str, allow_custom_code: bool) -> type:

@@ -30,6 +30,12 @@ class FitError(CfexplainError):
     exit_code = 1
 
 
+class DiskFull(CfexplainError):
+    """No space left where the run writes; what was saved before is whole."""
+
+    exit_code = 1
+
+
 class Interrupted(CfexplainError):
     """Stopped from outside with the state saved; the same command goes on."""
 

@@ -1,1 +1,1 @@
-"""train, explain, evaluate: the only wiring."""
+"""train, explain, evaluate, doctor: the only wiring."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from cfexplain.commands.job import Job
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
 from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.errors import ConfigError, DataError
 from cfexplain.metrics.base import MetricInputs, MetricSpec
+from cfexplain.reporting.found_runs import record_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from cfexplain.detectors.network import Detector
     from cfexplain.types import Explanations, Splits
 
-__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
+__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug", "summarize"]
 PAPER_NOTE = (
     "the paper's numbers are means over the settings of a table row and come second hand; its FID uses Inception "
     "features (metric.fid.features=inception)"
@@ -31,7 +33,8 @@ HEADLINES = ("cf_auroc", "detector_auroc", "validity", "fid_normalized", "concep
 class EvaluateConfig:
     """conf/evaluate.yaml, typed."""
 
-    run: str
+    run: str | None
+    runs: list[str] | None
     runtime: Runtime
     metric: dict[str, MetricSpec]
     seed: int | None
@@ -45,6 +48,8 @@ class EvaluateConfig:
     allow_custom_code: bool
 
     def __post_init__(self) -> None:
+        if (self.run is None) == (not self.runs):
+            raise ConfigError("give run=<folder of a run, or latest>, or, for a table, runs=<folder of a sweep>")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
         if self.num_grid_images < 1:
@@ -53,6 +58,13 @@ class EvaluateConfig:
             raise ValueError("metric must name at least one metric, like metric=[auroc]")
 
     def open(self) -> TrainedRun:
+        assert self.run is not None, self.runs
+        record = record_of(Path(self.run))
+        if record.get("command") == "explain" and record.get("status") != "done":
+            raise DataError(
+                f"{self.run} is an explain run that is not done (status: {record.get('status')}); run the same "
+                f"cfexplain explain again with run_dir={self.run}"
+            )
         return open_run(self.run, self.output_root, self.cache_dir, self.allow_custom_code, ("explain", "train"))
 
 
@@ -85,6 +97,14 @@ def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
         job.folder.write_metrics(metrics)  # after each: a later failure must not cost the earlier numbers
     _report(config, job, trained, inputs.explanations, metrics)
     return metrics
+
+
+def summarize(config: EvaluateConfig) -> int:
+    """The table of many runs; none of them is measured again."""
+    from cfexplain.commands.summary import summarize_runs
+
+    assert config.runs is not None
+    return summarize_runs(config.runs, config.run_dir, config.json)
 
 
 def dry_run(config: EvaluateConfig, planned: Path) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import logging
 import math
+import shlex
 import sys
 import time
 import warnings
@@ -15,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
 from cfexplain.reporting.console import Reporter, as_clock, complain, forget_reader, peak_memory_mb
 from cfexplain.reporting.files import finite
-from cfexplain.reporting.run_folder import RunFolder, point_latest
+from cfexplain.reporting.folder_lock import let_go
+from cfexplain.reporting.run_folder import RunFolder, claim_run_folder, point_latest
 from cfexplain.reporting.tables import as_text
 
 log = logging.getLogger("cfexplain")
@@ -51,49 +55,80 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
 
     build: gives the command's config; its mistakes are the job's mistakes, so that a sweep's other jobs still run.
     """
-    module = importlib.import_module(f"cfexplain.commands.{command}")
-    started = time.monotonic()
+    logging.raiseExceptions = False  # a full disk is said in one line, not with a traceback for each line of the log
     run = RunFolder(folder)
-    run.begin(command, argv, config_yaml, seed=None)
-    reporter, as_json, output_root = Reporter(sys.stdout, folder / "history.jsonl"), False, None
+    try:
+        claim_run_folder(folder)
+        run.begin(command, argv, config_yaml, seed=None)
+    except (CfexplainError, OSError) as error:  # the folder is another process's, or full: leave its record alone
+        complain(_reason(error, folder))
+        return math.nan
+    try:
+        with stop_on_signals():
+            return _recorded(importlib.import_module(f"cfexplain.commands.{command}"), build, run)
+    finally:
+        let_go(folder)
+
+
+def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
+    started = time.monotonic()
+    reporter, as_json, output_root = Reporter(sys.stdout, run.path / "history.jsonl"), False, None
     metrics: dict[str, float | str] = {}
-    status, code, stops = "failed", 1, False
+    status, code, stop = "failed", 1, None
     try:
         config = build()
         as_json, output_root = config.json, Path(config.output_root)
         if as_json:
             reporter.stream = sys.stderr
         job = Job(folder=run, reporter=reporter)
-        log.info("%s", " ".join(argv))
+        log.info("%s", " ".join(run.record["argv"]))
         with _warnings_as_notes(job):
             metrics = module.run(config, job)
         status, code = "done", 0
-    except CfexplainError as error:
-        status, code = ("interrupted" if isinstance(error, Interrupted) else "failed"), error.exit_code
+    except Interrupted as error:
+        status, code, stop = "interrupted", error.exit_code, KeyboardInterrupt()
         log.exception("%s", error)
         complain(str(error))
-    except KeyboardInterrupt:
-        status, code, stops = "interrupted", Interrupted.exit_code, True
+    except CfexplainError as error:
+        code = error.exit_code
+        log.exception("%s", error)
+        complain(str(error))
+    except (KeyboardInterrupt, SystemExit) as error:  # SystemExit: a cluster's launcher takes the job back
+        status, code, stop = "interrupted", Interrupted.exit_code, error
         log.exception("interrupted")
     except BrokenPipeError:  # `cfexplain train | head`
         forget_reader()
-        status, code, stops = "interrupted", Interrupted.exit_code, True
+        status, code, stop = "interrupted", Interrupted.exit_code, KeyboardInterrupt()
         log.exception("the reader of stdout has left")
     except Exception as error:  # noqa: BLE001: the boundary: the traceback goes to the log, one line to the user
         log.exception("failed")
-        complain(f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})")
+        complain(_reason(error, run.path))
     seconds = time.monotonic() - started
     timings = run.record["timings_seconds"] | {"total": round(seconds, 3)}
-    run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=round(peak_memory_mb(), 1))
+    try:
+        run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=round(peak_memory_mb(), 1))
+    except OSError as error:  # no room even for this: the code of a run without a record is 1
+        if status != "failed":  # else it was said above
+            complain(_reason(error, run.path))
+        status, code = "failed", 1
+        run.record.update(status=status, exit_code=code)
     if code == 0 and output_root is not None:
-        point_latest(output_root, command, folder)
+        point_latest(output_root, run.record["command"], run.path)
     _say_end(reporter, module, run, metrics, seconds)
     if as_json:
-        result = {"status": status, "exit_code": code, "run": str(folder), "metrics": finite(metrics)}
+        result = {"status": status, "exit_code": code, "run": str(run.path), "metrics": finite(metrics)}
         print(json.dumps(result), flush=True)
-    if stops:
-        raise KeyboardInterrupt  # Hydra lets it pass, so that a sweep starts no further job
+    if stop is not None:
+        raise stop  # Hydra lets these pass, so that a sweep starts no further job
     return float(metrics.get(module.HEADLINES[0], math.nan))
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, CfexplainError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for {folder}; free some and run the same command again"
+    return f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})"
 
 
 def _say_end(
@@ -106,7 +141,7 @@ def _say_end(
     reporter.say(f"folder: {run.path}")
     if status == "interrupted":
         words = [word for word in run.record["argv"] if not word.startswith("run_dir=")]
-        reporter.say(f"to continue: {' '.join(words)} run_dir={run.path}")
+        reporter.say(f"to continue: {shlex.join([*words, f'run_dir={run.path}'])}")
     elif status == "done" and (following := module.next_command(run.path, metrics)):
         reporter.say(f"next: {following}")
     elif status == "failed":

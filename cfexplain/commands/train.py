@@ -13,21 +13,24 @@ from cfexplain.data.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.errors import ConfigError
+from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
+from cfexplain.reporting.run_folder import check_free_space
 
 if TYPE_CHECKING:
     import torch
 
     from cfexplain.detectors.network import Detector
-    from cfexplain.explanation.fitting import CounterfactualLearner
+    from cfexplain.engine.loop import Learner
     from cfexplain.reporting.console import Reporter
     from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("detector_auroc",)
 REMEDY = "delete it and run the same command again"
+NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
+PICTURES_MB = 5
 
 
 class Stage(Enum):
@@ -102,15 +105,16 @@ def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
 def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
     device = start_torch(config.runtime, config.device)
     job.folder.update(seed=config.seed, device=device_name(device))
-    from cfexplain.reporting.files import write_csv
+    from cfexplain.reporting.files import write_csv, write_picture
     from cfexplain.reporting.grids import preview_grid
     from cfexplain.reporting.split import split_rows
 
     with job.timed("data"):
         splits = config.load_splits()
     _say_roles(job.reporter, splits)
+    check_free_space(job.folder.path, _wanted_mb(config, splits))
     write_csv(job.folder.path / "split.csv", split_rows(splits))
-    preview_grid(splits, config.num_grid_images).save(job.folder.images / "data_preview.png")
+    write_picture(job.folder.images / "data_preview.png", preview_grid(splits, config.num_grid_images))
     with job.timed("detector"):
         detector = _detector(config, job, splits, device)
     metrics = _detector_metrics(detector, splits, config.seed, device)
@@ -173,11 +177,17 @@ def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
     return {name: sum(part.numel() for part in network.parameters()) for name, network in networks.items()}
 
 
+def _wanted_mb(config: TrainConfig, splits: Splits) -> float:
+    """Upper bound of what a training writes; of float32."""
+    return sum(_num_parameters(config, splits).values()) * 4 * NETWORK_COPIES / 2**20 + PICTURES_MB
+
+
 def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
     """Fit it, or take it from the run that is continued."""
-    from cfexplain.engine import checkpoint
     from cfexplain.commands.trained_run import load_detector
-    from cfexplain.detectors.fitting import fit_detector
+    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
+    from cfexplain.engine import checkpoint
+    from cfexplain.engine.loop import train
 
     path = job.folder.checkpoints / "detector.pt"
     if path.exists():
@@ -185,10 +195,38 @@ def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.devic
         return load_detector(config, path, REMEDY, device)
     if config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
-    job.reporter.begin_stage("detector", 0)
-    detector = fit_detector(config.detector, config.encoder, splits, config.seed, device, job.reporter)
+    learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device)
+    _continue(learner, job)
+    train(
+        learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
+        save=lambda: _save_last(learner, job), save_every_steps=config.fit.checkpoint_every_steps,
+    )
+    detector = learner.fitted()
     checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector
+
+
+def _continue(learner: Learner, job: Job) -> None:
+    """Take the learner to where its last checkpoint stands, and the history with it."""
+    from cfexplain.engine import checkpoint
+
+    found = checkpoint.load_last(job.folder.checkpoints)
+    if found is not None and found.values.get("stage", "generator") == learner.stage:
+        try:
+            learner.load_state_dict(found.values["learner"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(f"{found.path} does not fit this run's config; {REMEDY}") from error
+        job.reporter.say(f"{learner.stage} continues at step {learner.steps_done}")
+    if found is not None and found.damaged is not None:
+        where = f"the one before it, {found.path.name}: {learner.stage} at step {learner.steps_done}"
+        job.note(f"{found.damaged} was damaged; the run went on from {where}")
+    job.reporter.begin_stage(learner.stage, learner.steps_done)
+
+
+def _save_last(learner: Learner, job: Job) -> None:
+    from cfexplain.engine import checkpoint
+
+    checkpoint.save_last(job.folder.checkpoints, {"stage": learner.stage, "learner": learner.state_dict()})
 
 
 def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: torch.device) -> dict[str, float | str]:
@@ -208,26 +246,20 @@ def _train_generator(
     from cfexplain.engine import checkpoint
     from cfexplain.explanation.explain import explain_images
     from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
+    from cfexplain.reporting.files import write_picture
     from cfexplain.reporting.grids import counterfactual_grid, spread
 
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device)
-    last = job.folder.checkpoints / "last.pt"
-    if last.exists():
-        learner.load_state_dict(checkpoint.load(last, REMEDY)["learner"])
-        job.reporter.say(f"generator continues at step {learner.steps_done}")
-    job.reporter.begin_stage("generator", learner.steps_done)
+    _continue(learner, job)
     # Pictures while training show exposure images: the test set is for the end.
     shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
 
-    def on_step(learner: CounterfactualLearner) -> None:
-        step = learner.steps_done
-        if step % config.fit.checkpoint_every_steps == 0 or step == config.fit.steps:
-            checkpoint.save(last, {"learner": learner.state_dict()})
-        if step % config.fit.image_every_steps == 0:
+    def draw() -> None:
+        if learner.steps_done % config.fit.image_every_steps == 0:
             picture = counterfactual_grid(explain_images(learner.fitted(), shown, device), range(len(shown)))
-            picture.save(job.folder.images / f"counterfactuals-{step:06d}.png")
+            write_picture(job.folder.images / f"counterfactuals-{learner.steps_done:06d}.png", picture)
 
-    model = fit_generator(learner, job.reporter, on_step)
+    model = fit_generator(learner, job.reporter, on_step=draw, save=lambda: _save_last(learner, job))
     checkpoint.save(job.folder.checkpoints / "generator.pt", {
         "image_shape": list(splits.image_shape),
         "generator": model.generator.state_dict(),
@@ -236,7 +268,7 @@ def _train_generator(
     anomalies = splits.explained
     anomalies = anomalies.select(_indices(spread(len(anomalies), config.num_grid_images)))
     picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
-    picture.save(job.folder.images / "counterfactuals.png")
+    write_picture(job.folder.images / "counterfactuals.png", picture)
 
 
 def _indices(chosen: list[int]) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.detectors.network import Detector, build_detector, in_batches, logits_of
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.engine.loop import train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.types import ImageSet, Splits, Tick
@@ -24,6 +25,65 @@ RATE_DROPS = (0.6, 0.85)  # shares of the steps after which the learning rate fa
 CENTRE_IMAGES = 2048
 
 
+class DetectorLearner:
+    """The network to be trained, its optimiser and schedule; `step` is one batch."""
+
+    stage = "detector"
+    advice = "lower detector.learning_rate"
+
+    def __init__(
+        self, spec: DetectorSpec, encoder: EncoderSpec, splits: Splits, seed: int, device: torch.device
+    ) -> None:
+        if spec.needs_exposure and splits.exposure is None:
+            raise ConfigError(f"detector={spec.name} needs outlier exposure; set exposure=..., or detector=dsvdd")
+        self.spec, self.splits, self.seed, self.device = spec, splits, seed, device
+        self.detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
+        self.normals = splits.train.images_for(device)
+        uses_exposure = spec.needs_exposure and splits.exposure is not None
+        self.outliers = splits.exposure.images_for(device) if uses_exposure else None
+        _set_centre(self.detector, self.normals[:CENTRE_IMAGES].to(device))
+        self.optimizer = torch.optim.Adam(
+            self.detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
+        )
+        milestones = [round(share * spec.steps) for share in RATE_DROPS]
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones, gamma=0.1)
+        self.images_per_step = spec.batch_size * (1 if self.outliers is None else 2)
+        self.steps_done = 0
+        self.detector.train()
+
+    def step(self) -> dict[str, Tensor]:
+        generator = step_generator(self.seed, self.steps_done)
+        images, labels = _sample(self.normals, self.outliers, self.spec.batch_size, generator, self.device)
+        images = augmented(images, self.splits.augmentation, generator)
+        loss = self.detector.losses(to_float(images), labels).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps_done += 1
+        return {"loss": loss.detach()}
+
+    def fitted(self) -> Detector:
+        """Calibrated on splits.held_out, and frozen."""
+        self.detector.eval().requires_grad_(False)
+        calibrate(self.detector, self.splits.held_out, self.device)
+        check_not_collapsed(self.detector, self.splits)
+        return self.detector
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"detector": self.detector, "optimizer": self.optimizer, "schedule": self.schedule}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on. Randomness follows from seed and step."""
+        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self._parts.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.steps_done = state["steps_done"]
+
+
 def fit_detector(
     spec: DetectorSpec,
     encoder: EncoderSpec,
@@ -33,39 +93,9 @@ def fit_detector(
     report: Callable[[Tick], None],
 ) -> Detector:
     """Train on splits.train (and exposure where the detector needs it), calibrate on splits.held_out, freeze."""
-    if spec.needs_exposure and splits.exposure is None:
-        raise ConfigError(f"detector={spec.name} needs outlier exposure; set exposure=..., or detector=dsvdd")
-    detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
-    normals = splits.train.images_for(device)
-    outliers = splits.exposure.images_for(device) if spec.needs_exposure and splits.exposure is not None else None
-    _set_centre(detector, normals[:CENTRE_IMAGES].to(device))
-
-    optimizer = torch.optim.Adam(detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    milestones = [round(share * spec.steps) for share in RATE_DROPS]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-    detector.train()
-    started = time.perf_counter()
-    for step in range(spec.steps):
-        generator = step_generator(seed, step)
-        images, labels = _sample(normals, outliers, spec.batch_size, generator, device)
-        images = augmented(images, splits.augmentation, generator)
-        loss = detector.losses(to_float(images), labels).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-
-        if (step + 1) % LOG_EVERY_STEPS == 0 or step + 1 == spec.steps:
-            value = loss.item()
-            if value != value or value in (float("inf"), float("-inf")):
-                raise FitError(f"the {spec.name} loss is {value} at step {step + 1}; lower detector.learning_rate")
-            rate = (step + 1) * len(images) / (time.perf_counter() - started)
-            report(Tick(stage="detector", step=step + 1, num_steps=spec.steps, values={"loss": value},
-                        images_per_second=rate))
-    detector.eval().requires_grad_(False)
-    calibrate(detector, splits.held_out, device)
-    check_not_collapsed(detector, splits)
-    return detector
+    learner = DetectorLearner(spec, encoder, splits, seed, device)
+    train(learner, spec.steps, LOG_EVERY_STEPS, report)
+    return learner.fitted()
 
 
 def _sample(

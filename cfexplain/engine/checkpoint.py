@@ -1,28 +1,60 @@
-"""Checkpoints: plain dicts of tensors and numbers, renamed into place, read with weights_only=True."""
+"""Checkpoints: plain dicts of tensors and numbers, renamed into place, read with weights_only=True.
+
+A SHA-256 of the content stands in the file itself, as the comment of the zip archive that torch writes: torch.load
+still reads the file, and a flipped bit, which torch would not notice, is found before anything is unpickled.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import os
 import pickle
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cfexplain.errors import DataError
+from cfexplain.errors import DataError, DiskFull
 
 SCHEMA_VERSION = 1
+SEAL = b"sha256:"
+SEAL_LENGTH = len(SEAL) + 64
+ARCHIVE_END = 22  # bytes of a zip archive's last record, of which the last two count those of a comment behind it
+LAST, PREVIOUS = "last.pt", "last-previous.pt"
 
 
-def save(path: Path, values: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The newest readable checkpoint of a training; `damaged` names the one that had to be passed over."""
+
+    path: Path
+    values: dict[str, Any]
+    damaged: Path | None
+
+
+def save(path: Path, values: dict[str, Any], previous: Path | None = None) -> None:
+    """Replace the file at once, whatever interrupts; the file so far is kept as `previous` where that is given."""
+    content = _sealed({"schema_version": SCHEMA_VERSION, **values})
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            torch.save({"schema_version": SCHEMA_VERSION, **values}, file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = f"{len(content) / 2**20:.1f} MB"
+            raise DiskFull(f"no space left for {path} ({size}); free some and run the same command again") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -30,7 +62,8 @@ def save(path: Path, values: dict[str, Any]) -> None:
 def load(path: Path, remedy: str) -> dict[str, Any]:
     """DataError where the file is missing, damaged or of another version; `remedy` says what to type."""
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        content = _unsealed(path.read_bytes())
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"no {path}; {remedy}") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -46,3 +79,67 @@ def restore(module: nn.Module, values: dict[str, Any], name: str, path: Path, re
         module.load_state_dict(values[name])
     except (KeyError, RuntimeError) as error:
         raise DataError(f"{path} does not fit this run's config ({name}); {remedy}") from error
+
+
+def save_last(folder: Path, values: dict[str, Any]) -> None:
+    """Everything needed to go on; the checkpoint before it stays beside it."""
+    save(folder / LAST, values, previous=folder / PREVIOUS)
+
+
+def load_last(folder: Path) -> Found | None:
+    """The last checkpoint, or the one before it where the last one is damaged; None where there is none yet.
+
+    A damaged one is removed once the previous one was read, so that the next save does not put it in that one's place.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists() and not previous.exists():
+        return None
+    remedy = f"start its training anew: rm -f {shlex.join(map(str, (last, previous)))} and run the same command again"
+    if not last.exists():  # killed between the two renames of a save
+        return Found(path=previous, values=load(previous, remedy), damaged=None)
+    try:
+        return Found(path=last, values=load(last, remedy), damaged=None)
+    except DataError as error:
+        if not previous.exists():
+            raise
+        try:
+            values = load(previous, remedy)
+        except DataError:
+            raise DataError(f"{last} and {previous} are both damaged; {remedy}") from error
+    last.unlink()
+    return Found(path=previous, values=values, damaged=last)
+
+
+def _sealed(values: dict[str, Any]) -> memoryview:
+    """The zip archive with its own digest as comment, whose length is the archive's last field."""
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    content = buffer.getbuffer()
+    assert content[-2:] == b"\0\0", "torch.save wrote a zip archive with a comment"
+    seal = SEAL + hashlib.sha256(content).hexdigest().encode()
+    content.release()
+    buffer.seek(-2, os.SEEK_END)
+    buffer.write(len(seal).to_bytes(2, "little") + seal)
+    return buffer.getbuffer()
+
+
+def _unsealed(content: bytes) -> bytes:
+    """The archive as torch wrote it; ValueError where it has changed. One that torch.save alone wrote is taken too."""
+    seal = content[-SEAL_LENGTH:]
+    if not seal.startswith(SEAL):
+        if content[-ARCHIVE_END:].startswith(b"PK\5\6") and content.endswith(b"\0\0"):
+            return content
+        raise ValueError("it ends neither with a digest nor like a zip archive")
+    archive = content[: -SEAL_LENGTH - 2] + b"\0\0"
+    if hashlib.sha256(archive).hexdigest().encode() != seal[len(SEAL):]:
+        raise ValueError("the content does not match its digest")
+    return archive
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from torch import Tensor, nn
 from cfexplain.data.augmentation import augmented
 from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.network import Detector, in_batches, logits_of
+from cfexplain.engine.loop import train
 from cfexplain.engine.seeding import derived_seed, step_generator
-from cfexplain.errors import ConfigError, FitError
+from cfexplain.errors import ConfigError
 from cfexplain.explanation.model import FittedModel, build_concept_classifier
 from cfexplain.explanation.objective import Batch, generator_losses, noisy
 from cfexplain.explanation.spec import Fit
@@ -28,6 +27,9 @@ from cfexplain.types import Splits, Tick
 
 class CounterfactualLearner:
     """The three networks, their optimisers and the average of G; `step` is one round of the game."""
+
+    stage = "generator"
+    advice = "lower fit.learning_rate"
 
     def __init__(
         self, spec: GeneratorSpec, fit: Fit, detector: Detector, splits: Splits, seed: int, device: torch.device
@@ -56,6 +58,7 @@ class CounterfactualLearner:
         self.exposure_bins = self._source_bins(self.exposure)
         self.held_out = splits.held_out.images_for(device)
         self.score_stop = self._normal_level() if fit.score_stop else None
+        self.images_per_step = fit.batch_size
         self.steps_done = 0
 
     def _source_bins(self, images: Tensor) -> Tensor:
@@ -106,6 +109,7 @@ class CounterfactualLearner:
 
     def step(self) -> dict[str, Tensor]:
         """One D, one R and one G step; the losses, each already averaged over the batch."""
+        self.discriminator.train(), self.concept_classifier.train()  # a picture between steps leaves R in eval mode
         fit, batch = self.fit, self.sample(self.steps_done)
         edits = batch.edit(self.generator, fit)
 
@@ -172,22 +176,13 @@ class CounterfactualLearner:
 def fit_generator(
     learner: CounterfactualLearner,
     report: Callable[[Tick], None],
-    on_step: Callable[[CounterfactualLearner], None] = lambda learner: None,
+    on_step: Callable[[], None] = lambda: None,
+    save: Callable[[], None] | None = None,
 ) -> FittedModel:
-    """Train to fit.steps, from wherever the learner stands. `on_step` runs after each step: checkpoints, pictures."""
+    """Train to fit.steps, from wherever the learner stands; `on_step` draws pictures, `save` writes a checkpoint."""
     fit = learner.fit
-    started, first_step = time.perf_counter(), learner.steps_done
-    while learner.steps_done < fit.steps:
-        learner.discriminator.train(), learner.concept_classifier.train()
-        losses = learner.step()
-        step = learner.steps_done
-        if step % fit.log_every_steps == 0 or step == fit.steps:
-            values = dict(zip(losses, torch.stack(list(losses.values())).tolist()))
-            if not all(math.isfinite(value) for value in values.values()):
-                raise FitError(f"a loss is not finite at step {step}: {values}; lower fit.learning_rate")
-            rate = (step - first_step) * fit.batch_size / (time.perf_counter() - started)
-            report(Tick(stage="generator", step=step, num_steps=fit.steps, values=values, images_per_second=rate))
-        on_step(learner)
+    train(learner, fit.steps, fit.log_every_steps, report, on_step=on_step, save=save,
+          save_every_steps=fit.checkpoint_every_steps)
     return learner.fitted()
 
 

@@ -1,11 +1,11 @@
 """What a run says while it goes on: a rich progress bar on a terminal, otherwise one flushed line a tick.
 
-Everything said also goes to the log (cfexplain.log), every tick to history.jsonl.
+Everything said also goes to the log (cfexplain.log), every tick to history.jsonl. The history holds what the run
+computed and no clock readings: a run that was killed and continued ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cfexplain.reporting.files import append_json_line, write_text
+from cfexplain.reporting.files import append_json_line, read_json_lines, write_json_lines
 from cfexplain.types import Tick
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class Reporter:
         self.stream = stream
         self.history = history
         self._clock = clock
-        self._started = clock()
         self._stage = ""
         self._stage_started = (0.0, 0)  # time and step of the stage's first tick
         self._progress: Progress | None = None
@@ -52,7 +51,8 @@ class Reporter:
             self.end_stage()
             self._stage, self._stage_started = tick.stage, (self._clock(), tick.step)  # not announced: no ETA yet
         if self.history is not None:
-            append_json_line(self.history, self._as_line_of_history(tick))
+            line = {"stage": tick.stage, "step": tick.step, "num_steps": tick.num_steps, **tick.values}
+            append_json_line(self.history, line)
         text = self._as_text(tick)
         log.info(text)
         if self.stream.isatty():
@@ -71,10 +71,8 @@ class Reporter:
         self._stage, self._stage_started = stage, (self._clock(), step)
         if self.history is None or not self.history.exists():
             return
-        lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True)
-        ticks = [(line, json.loads(line)) for line in lines]
-        kept = [line for line, tick in ticks if tick["stage"] != stage or tick["step"] <= step]
-        write_text(self.history, "".join(kept))
+        ticks = read_json_lines(self.history)
+        write_json_lines(self.history, [tick for tick in ticks if tick["stage"] != stage or tick["step"] <= step])
 
     def end_stage(self) -> None:
         """Leave the finished bar on the screen."""
@@ -89,17 +87,6 @@ class Reporter:
         if done <= 0:
             return None
         return (self._clock() - started) / done * (tick.num_steps - tick.step)
-
-    def _as_line_of_history(self, tick: Tick) -> dict[str, float | str]:
-        return {
-            "stage": tick.stage,
-            "step": tick.step,
-            "num_steps": tick.num_steps,
-            **tick.values,
-            "images_per_second": round(tick.images_per_second, 1),
-            "memory_mb": round(memory_mb(), 1),
-            "elapsed_seconds": round(self._clock() - self._started, 3),
-        }
 
     def _as_text(self, tick: Tick) -> str:
         eta = self.eta_seconds(tick)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -14,12 +16,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cfexplain.errors import ConfigError, DataError
-from cfexplain.reporting.files import read_json, write_json, write_text
+from cfexplain.errors import ConfigError, DataError, DiskFull
+from cfexplain.reporting.files import read_json, remove_leftovers, write_json, write_text
+from cfexplain.reporting.folder_lock import hold
 from cfexplain.version import VERSION
 
 LATEST = "latest.txt"
-PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "hydra-core", "omegaconf")
+MIN_FREE_MB = 8.0  # for a log, records and pictures; a training adds its checkpoints
+PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "hydra-core", "omegaconf", "rich",
+            "hydra-joblib-launcher", "hydra-submitit-launcher")
 
 
 def stamped_name(now: datetime | None = None) -> str:
@@ -37,28 +42,37 @@ def make_run_folder(parent: Path, prefix: str = "") -> Path:
     """A new folder of its own below `parent`; another name where two runs chose the same."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        check_free_space(parent, MIN_FREE_MB)
         while True:
             folder = parent / f"{prefix}{stamped_name()}"
             try:
                 folder.mkdir()
             except FileExistsError:
                 continue
+            hold(folder)
             return folder
     except OSError as error:
         raise ConfigError(f"cannot make a run folder in {parent}: {error.strerror}; set output_root=") from error
 
 
 def claim_run_folder(folder: Path) -> None:
-    """Make `folder`, or take it over from a run that has ended; refuse one that is being written."""
+    """Make `folder` or take it over, and hold it for this process; ConfigError where another one is writing to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir={folder} cannot be made: {error.strerror}") from error
-    if not (folder / "run.json").exists():
-        return
-    record = read_json(folder / "run.json")
-    if record.get("status") == "running" and record.get("host") == socket.gethostname() and _is_alive(record["pid"]):
-        raise ConfigError(f"run_dir={folder} is being written by process {record['pid']}; give another run_dir")
+    check_free_space(folder, MIN_FREE_MB)
+    hold(folder)
+
+
+def check_free_space(folder: Path, wanted_mb: float) -> None:
+    """DiskFull, before anything is computed, where the folder's disk has less left than a run will write."""
+    free_mb = shutil.disk_usage(folder).free / 2**20
+    if free_mb < wanted_mb:
+        raise DiskFull(
+            f"{folder} lies on a disk with {free_mb:.0f} MB left, and this run needs about {wanted_mb:.0f} MB; "
+            "free some, or choose another place with output_root= or run_dir="
+        )
 
 
 @dataclass
@@ -77,28 +91,45 @@ class RunFolder:
         return self._made("checkpoints")
 
     def begin(self, command: str, argv: list[str], config_yaml: str, seed: int | None) -> None:
+        """Start the record. What a run that is continued noted before stays: its warnings, and each attempt."""
+        for folder in (self.path, self.path / "checkpoints", self.path / "images"):
+            remove_leftovers(folder)
+        before = self._record_before()
         write_text(self.path / "config.yaml", config_yaml)
         self.record = {
             "status": "running",
             "exit_code": None,
             "command": command,
             "argv": argv,
-            "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "config_sha256": hashlib.sha256(config_yaml.encode("utf-8")).hexdigest(),  # of config.yaml as it is written
+            "started": _now(),
+            "status_changes": [],
             "seed": seed,
             "device": None,
             "parents": [],
             "versions": versions(),
-            "git_commit": git_commit(),
+            **git_state(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "timings_seconds": {},
             "peak_memory_mb": None,
-            "warnings": [],
+            "warnings": before.get("warnings", []),
+            "attempts": [*before.get("attempts", []), *([_attempt(before)] if before else [])],
         }
         self.update()
 
+    def _record_before(self) -> dict[str, Any]:
+        """Of the attempt that is continued; empty where this is the first one."""
+        try:
+            return read_json(self.path / "run.json")
+        except DataError:
+            return {}
+
     def update(self, **changes: Any) -> None:
         self.record.update(changes)
+        noted = self.record["status_changes"]
+        if not noted or noted[-1]["status"] != self.record["status"]:
+            noted.append({"status": self.record["status"], "at": _now()})
         write_json(self.path / "run.json", self.record)
 
     def write_parents(self, parents: list[Path]) -> None:
@@ -112,6 +143,14 @@ class RunFolder:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def _attempt(record: dict[str, Any]) -> dict[str, Any]:
+    """What run.json keeps of an earlier attempt. One that never wrote its end was killed."""
+    status = "killed" if record.get("status") == "running" else record.get("status")
+    names = ("started", "status_changes", "exit_code", "host", "pid", "argv", "versions", "git_commit",
+             "git_is_clean", "device", "timings_seconds", "peak_memory_mb")
+    return {"status": status, **{name: record.get(name) for name in names}}
 
 
 def point_latest(output_root: Path, command: str, folder: Path) -> None:
@@ -174,16 +213,17 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def git_commit() -> str | None:
-    """Commit of the checkout that this code lies in, '+changes' where it differs; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+def git_state() -> dict[str, str | bool | None]:
+    """Commit of the checkout that this code lies in, and whether it held just that; None for an installed package."""
+    root, commit, is_clean = Path(__file__).resolve().parents[2], None, None
+    if (root / ".git").exists():
+        try:
+            commit = _git(root, "rev-parse", "HEAD")
+            # A new, untracked module is another program too; outputs and data are ignored by .gitignore.
+            is_clean = not _git(root, "status", "--porcelain", "--", "cfexplain", "conf")
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return {"git_commit": commit, "git_is_clean": is_clean}
 
 
 def _git(root: Path, *words: str) -> str:
@@ -191,11 +231,5 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

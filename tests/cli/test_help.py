@@ -19,7 +19,7 @@ def test_help_is_quick_and_names_the_commands(cfexplain):
     assert done.cpu_seconds < 0.5
 
 
-@pytest.mark.parametrize("command", ["train", "explain", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "explain", "evaluate", "doctor"])
 def test_command_help_shows_examples_and_keys(cfexplain, command):
     done = cfexplain(command, "--help")
     assert done.code == 0, done.stderr
@@ -62,7 +62,7 @@ finally: assert 'torch' not in sys.modules, 'loaded'
 
 def test_completion_of_commands_and_groups(cfexplain, monkeypatch):
     monkeypatch.setenv("COMP_LINE", "cfexplain ")
-    assert cfexplain("-sc", "query=bash").stdout.split() == ["train", "explain", "evaluate"]
+    assert cfexplain("-sc", "query=bash").stdout.split() == ["train", "explain", "evaluate", "doctor"]
     monkeypatch.setenv("COMP_LINE", "cfexplain train detector=")
     assert set(cfexplain("-sc", "query=bash").stdout.split()) == {"detector=bce", "detector=dsvdd", "detector=hsc"}
     monkeypatch.setenv("COMP_LINE", "cfexplain train experiment=bias-green")

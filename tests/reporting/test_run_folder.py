@@ -1,16 +1,14 @@
 """A run folder is never shared, has a harmless name, and its record is whole at every moment."""
 
 import json
-import os
 import re
-import socket
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cfexplain.errors import ConfigError, DataError
+from cfexplain.errors import DataError, DiskFull
 from cfexplain.reporting import run_folder
 from cfexplain.reporting.files import read_json, write_json
 from cfexplain.reporting.run_folder import (
@@ -51,16 +49,32 @@ def test_parallel_runs_never_share_a_folder(tmp_path):
     assert len(set(made)) == 32
 
 
-def test_a_folder_in_use_is_refused_and_one_of_a_dead_run_is_taken_over(tmp_path):
-    record = {"status": "running", "host": socket.gethostname(), "pid": os.getppid()}
-    write_json(tmp_path / "run.json", record)
-    with pytest.raises(ConfigError, match=f"process {os.getppid()}"):
-        claim_run_folder(tmp_path)
-    write_json(tmp_path / "run.json", {**record, "pid": 2**22 + 1})  # above the largest pid of Linux
-    claim_run_folder(tmp_path)
-    write_json(tmp_path / "run.json", {**record, "status": "failed"})
-    claim_run_folder(tmp_path)
-    assert read_json(tmp_path / "run.json")["status"] == "failed"
+def test_a_continued_run_keeps_its_warnings_and_says_how_each_attempt_ended(tmp_path):
+    for status in ("running", "interrupted", "done"):  # the first was killed: it never wrote its end
+        run = RunFolder(tmp_path)
+        run.begin("train", [], "", seed=0)
+        run.update(status=status, warnings=[*run.record["warnings"], f"from {status}"])
+    record = read_json(tmp_path / "run.json")
+    assert [attempt["status"] for attempt in record["attempts"]] == ["killed", "interrupted"]
+    assert record["warnings"] == ["from running", "from interrupted", "from done"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".hydra").mkdir()
+    left = (tmp_path / ".run.json-a1b2c3", tmp_path / "checkpoints" / ".last.pt-123")
+    kept = (tmp_path / ".lock", tmp_path / "checkpoints" / "last.pt", tmp_path / ".hydra" / "config.yaml")
+    for path in (*left, *kept):
+        path.write_text("x")
+    RunFolder(tmp_path).begin("train", [], "", seed=0)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_a_disk_that_is_too_small_is_an_error_before_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "MIN_FREE_MB", 2.0**40)
+    for make in (make_run_folder, claim_run_folder):
+        with pytest.raises(DiskFull, match="MB left, and this run needs about"):
+            make(tmp_path / "a")
 
 
 def test_latest_names_the_newest_of_each_command(tmp_path):

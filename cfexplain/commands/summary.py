@@ -1,0 +1,61 @@
+"""The table of a sweep: made at its end, and from its folder alone by `cfexplain evaluate runs=<folder>`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from cfexplain import config as configs
+from cfexplain.commands.evaluate import HEADLINES
+from cfexplain.data.base import DatasetSpec
+from cfexplain.errors import CfexplainError, ConfigError, DataError
+from cfexplain.metrics.auroc import Auroc
+from cfexplain.metrics.concept import Concept
+from cfexplain.metrics.fid import Fid
+from cfexplain.metrics.oracle import Oracle
+from cfexplain.metrics.validity import Validity
+from cfexplain.reporting.found_runs import run_folders
+from cfexplain.reporting.summary import Summary, summarize
+from cfexplain.reporting.summary_files import NAMES, as_json, print_summary, write_summary
+
+
+def summarize_sweep(folder: Path, stream: TextIO) -> None:
+    """Write the summary into the sweep's folder and show it."""
+    found = summarize(run_folders(str(folder)), _slug)
+    if found.cells:
+        _show(found, folder, stream)
+
+
+def summarize_runs(runs: Iterable[str], run_dir: str | None, is_json: bool) -> int:
+    """runs: folders or globs. The summary goes to run_dir; else into the one folder that is given."""
+    runs = list(runs)
+    folders = list(dict.fromkeys(folder for text in runs for folder in run_folders(text)))
+    if not folders:
+        raise DataError(f"no run in {', '.join(runs)}; make some: cfexplain train -m seed=0,1")
+    if run_dir is None and (len(runs) > 1 or not Path(runs[0]).is_dir()):
+        raise ConfigError("runs= names several folders: say where their summary goes with run_dir=<folder>")
+    place, found = Path(run_dir or runs[0]), summarize(folders, _slug)
+    place.mkdir(parents=True, exist_ok=True)
+    _show(found, place, sys.stderr if is_json else sys.stdout)
+    if is_json:
+        print(json.dumps(as_json(found, place)), flush=True)
+    return 0
+
+
+def _show(found: Summary, folder: Path, stream: TextIO) -> None:
+    meanings = Auroc.meanings | Validity.meanings | Fid.meanings | Concept.meanings | Oracle.meanings
+    headlines = {key: meanings.get(key, ("", ""))[1] for key in HEADLINES}
+    write_summary(found, folder, headlines)
+    print_summary(found, folder, headlines, stream)
+    print(f"summary: {folder / NAMES[0]} and {', '.join(NAMES[1:])}", file=stream, flush=True)
+
+
+def _slug(dataset: Mapping[str, Any]) -> str:
+    """'<dataset>-<normal set>'; the class alone where the config is of another version or not ours."""
+    try:
+        return configs.build(dataset, DatasetSpec, "dataset").slug  # type: ignore[type-abstract]
+    except CfexplainError:
+        return str(dataset.get("_target_", "")).rpartition(".")[2].lower()
