@@ -160,6 +160,7 @@ def _report(
     config: EvaluateConfig, job: Job, trained: TrainedRun, explanations: Explanations,
     metrics: dict[str, float | str],
 ) -> None:
+    from cfexplain.reporting.files import write_picture
     from cfexplain.reporting.grids import counterfactual_grid, spread
     from cfexplain.reporting.html import write_report
     from cfexplain.reporting.tables import print_table
@@ -171,7 +172,8 @@ def _report(
     meanings = {key: value for spec in config.metric.values() for key, value in spec.meanings.items()}
     print_table(metrics, meanings, job.reporter.stream, reported)
     picture = job.folder.images / "counterfactuals.png"
-    counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images)).save(picture)
+    grid = counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images))
+    write_picture(picture, grid)
     facts = {
         "trained model": trained.folder,
         "images explained": len(explanations.sources),

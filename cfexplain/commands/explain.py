@@ -204,19 +204,20 @@ def _draw(
     config: ExplainConfig, job: Job, trained: TrainedRun, explanations: Explanations, counted: Counter[str],
     metrics: dict[str, float | str],
 ) -> None:
+    from cfexplain.reporting.files import write_picture
     from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
     from cfexplain.reporting.html import write_report
 
     images, chosen = job.folder.images, spread(len(explanations.sources), config.num_grid_images)
-    counterfactual_grid(explanations, chosen).save(images / "counterfactuals.png")
-    difference_grid(explanations, chosen).save(images / "differences.png")
+    write_picture(images / "counterfactuals.png", counterfactual_grid(explanations, chosen))
+    write_picture(images / "differences.png", difference_grid(explanations, chosen))
     pictures = [
         ("Anomalies and their counterfactuals, with anomaly scores", images / "counterfactuals.png"),
         ("What changed: blue darker, red brighter", images / "differences.png"),
     ]
     for number, index in enumerate(spread(len(explanations.sources), config.num_film_strips)):
         file = images / f"film-strip-{number}.png"
-        film_strip(explanations, index).save(file)
+        write_picture(file, film_strip(explanations, index))
         pictures.append((f"From anomalous to normal: {explanations.sources.ids[index]}", file))
     threshold = float(as_scores(explanations.logits.new_tensor([explanations.threshold]).numpy())[0])
     facts = {

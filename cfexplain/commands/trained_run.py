@@ -55,7 +55,10 @@ def open_run(
     """Find a run and read its config; torch stays unloaded. `commands`: whose runs are taken, best first."""
     folder, explained = find_run(run, Path(output_root), commands), None
     if read_json(folder / "run.json")["command"] == "explain":
-        explained, folder = folder, parent_runs(folder)[0]
+        parents = parent_runs(folder)
+        if not parents:
+            raise DataError(f"{folder} ended before it noted what it explains; explain again: cfexplain explain run=...")
+        explained, folder = folder, parents[0]
         if not (folder / "run.json").is_file():
             raise DataError(f"{explained} explains {folder}, which is gone; train one: cfexplain train")
     if not (folder / "checkpoints" / "generator.pt").is_file():
