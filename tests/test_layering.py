@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "errors", "version", "presets"}, {"config", "nets", "losses", "engine"}, {"data", "encoders"}, {"detectors", "generators"},
+    {"types", "errors", "version", "presets"}, {"config", "nets", "losses", "engine"}, {"data", "encoders"},
+    {"detectors", "generators"},
     {"explanation"}, {"metrics"}, {"reporting"}, {"commands"}, {"compose"}, {"cli"}, {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

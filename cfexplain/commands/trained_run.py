@@ -57,7 +57,7 @@ def open_run(
     if read_json(folder / "run.json")["command"] == "explain":
         parents = parent_runs(folder)
         if not parents:
-            raise DataError(f"{folder} ended before it noted what it explains; explain again: cfexplain explain run=...")
+            raise DataError(f"{folder} ended before it noted what it explains; again: cfexplain explain run=...")
         explained, folder = folder, parents[0]
         if not (folder / "run.json").is_file():
             raise DataError(f"{explained} explains {folder}, which is gone; train one: cfexplain train")

@@ -94,7 +94,11 @@ class FolderDataset(DatasetSpec):
         if masks is not None:
             test = replace(test, masks=masks[cached.kept[ends[1] :] - len(parts[0]) - len(parts[1])])
         request = ExposureRequest(
-            normals=cached.images[: ends[1]], learned=cached.images[: ends[0]], others=None, class_names=layout.class_names, cache_dir=self.cache_dir
+            normals=cached.images[: ends[1]],
+            learned=cached.images[: ends[0]],
+            others=None,
+            class_names=layout.class_names,
+            cache_dir=self.cache_dir,
         )
         splits = Splits(
             train=train, held_out=held_out, exposure=load_exposure(exposure, request), test=test, reference=train,

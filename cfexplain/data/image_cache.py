@@ -50,8 +50,8 @@ def mapped_images(
 ) -> CachedImages:
     """The images in their files' order; in memory where they take at most `memory_limit_mb`, else mapped.
 
-    Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log. None
-    allows none at all.
+    Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log.
+    None allows none at all.
     Of two jobs at once one decodes and the other waits.
     """
     assert files, "no image files"

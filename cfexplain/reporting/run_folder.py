@@ -183,12 +183,12 @@ def _latest_lines(output_root: Path) -> dict[str, str]:
 
 def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
     """The folder of a run given as a path or as `latest`; `commands`: which commands may have made it, best first."""
-    todo = "train one: cfexplain train"
+    remedy = "train one: cfexplain train"
     if run == "latest":
         latest = read_latest(output_root)
         found = [latest[command] for command in commands if command in latest]
         if not found:
-            raise DataError(f"no run in {output_root / LATEST}; {todo}")
+            raise DataError(f"no run in {output_root / LATEST}; {remedy}")
         # An explain run counts as the newest only while it explains the newest train run.
         newest = found[0]
         if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
@@ -196,10 +196,10 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
         return newest
     folder = Path(run)
     if not (folder / "run.json").is_file():
-        raise DataError(f"no run at {run}; {todo}")
+        raise DataError(f"no run at {run}; {remedy}")
     made_by = read_json(folder / "run.json").get("command")
     if made_by not in commands:
-        raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {todo}")
+        raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {remedy}")
     return folder
 
 

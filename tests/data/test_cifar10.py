@@ -173,7 +173,9 @@ def request_of(tmp_path: Path):
     from cfexplain.data.exposures.base import ExposureRequest
 
     normals = np.zeros((1, 3, 32, 32), np.uint8)
-    return ExposureRequest(normals=normals, learned=normals, others=None, class_names=(), cache_dir=str(tmp_path / "cache"))
+    return ExposureRequest(
+        normals=normals, learned=normals, others=None, class_names=(), cache_dir=str(tmp_path / "cache")
+    )
 
 
 def test_other_datasets_beside_it_are_not_taken_for_it(fields, tmp_path):

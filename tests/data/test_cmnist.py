@@ -23,11 +23,14 @@ def colours_seen(images: torch.Tensor, palette) -> list[int]:
     return torch.cdist(inks, torch.tensor(palette, dtype=torch.float64)).argmin(dim=1).tolist()
 
 
-@pytest.mark.parametrize(("normal", "colours"), [(["1"], ["red"]), (["5", "7"], ["white"]), (["0"], ["blue", "yellow"])])
+@pytest.mark.parametrize(
+    ("normal", "colours"), [(["1"], ["red"]), (["5", "7"], ["white"]), (["0"], ["blue", "yellow"])]
+)
 def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours, letters):
     splits = Cmnist(**coloured | {"normal": normal, "normal_colours": colours}).load(letters)
     grey = {"train": {}, "test": {}}
-    plain = Mnist(**{key: coloured[key] for key in coloured if key not in ("normal_colours", "test_limit")}).load(letters)
+    grey_fields = {key: coloured[key] for key in coloured if key not in ("normal_colours", "test_limit")}
+    plain = Mnist(**grey_fields).load(letters)
     for images in (plain.reference, plain.test):
         for name, image, digit in zip(images.ids, images.images, images.classes.tolist(), strict=True):
             grey["test" if name.startswith("test") else "train"][int(name.split("/")[1])] = (image[0], digit)

@@ -24,7 +24,9 @@ SIDE = 105
 def request_for(tmp_path):
     """For a dataset of grey 28x28 images."""
     normals = np.zeros((1, 1, 28, 28), np.uint8)
-    return ExposureRequest(normals=normals, learned=normals, others=None, class_names=(), cache_dir=str(tmp_path / "cache"))
+    return ExposureRequest(
+        normals=normals, learned=normals, others=None, class_names=(), cache_dir=str(tmp_path / "cache")
+    )
 
 
 def omniglot_spec(root: Path, **changes: object) -> Omniglot:

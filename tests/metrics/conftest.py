@@ -49,8 +49,8 @@ class PlantedConceptClassifier(nn.Module):
 def planted(tmp_path_factory) -> MetricInputs:
     cache_dir: Path = tmp_path_factory.mktemp("cache")
     splits = Glyphs(
-        cache_dir=str(cache_dir), held_out_fraction=0.2, normal=["1"], anomalous=None, normal_colours=["red"], train_size=400,
-        test_size=400, reference_size=1800, seed=0,
+        cache_dir=str(cache_dir), held_out_fraction=0.2, normal=["1"], anomalous=None, normal_colours=["red"],
+        train_size=400, test_size=400, reference_size=1800, seed=0,
     ).load(Letters(limit=400, seed=0))  # fmt: skip
     spec = Bce(embedding_dim=8, steps=80, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
     device = torch.device("cpu")
