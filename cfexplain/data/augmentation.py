@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
+def augmentation_of(flip: bool, crop_padding: int) -> Augmentation | None:
+    """None where both are off."""
+    return Augmentation(flip=flip, crop_padding=crop_padding) if flip or crop_padding else None
+
+
+def check_crop_padding(crop_padding: int, side: int) -> None:
+    """ValueError for more pixels than a border of images of that side can reflect."""
+    if not 0 <= crop_padding < side:
+        raise ValueError(f"crop_padding must lie in 0 to {side - 1} pixels, got {crop_padding}")
+
+
 def augmented(images: Tensor, augmentation: Augmentation | None, generator: Generator) -> Tensor:
     """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
 

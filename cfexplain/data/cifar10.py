@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cfexplain.data.augmentation import augmentation_of, check_crop_padding
 from cfexplain.data.cifar import CIFAR10, SIDE, read_cifar
 from cfexplain.data.class_dataset import ClassDataset
 from cfexplain.data.pictures import Pictures
@@ -27,13 +28,11 @@ class Cifar10(ClassDataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.crop_padding < SIDE:
-            raise ValueError(f"crop_padding must lie in 0 to {SIDE - 1} pixels, got {self.crop_padding}")
+        check_crop_padding(self.crop_padding, SIDE)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        is_off = not self.flip and self.crop_padding == 0
-        return None if is_off else Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+        return augmentation_of(self.flip, self.crop_padding)
 
     def read(self, is_train: bool) -> Pictures:
         return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.data.archives import unpacked
+from cfexplain.data.augmentation import augmentation_of, check_crop_padding
 from cfexplain.data.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.folder_layout import Layout
@@ -64,8 +65,7 @@ class FolderDataset(DatasetSpec):
         if not 0 <= self.max_unreadable_fraction < 1:
             value = self.max_unreadable_fraction
             raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
-        if not 0 <= self.crop_padding < self.image_size:
-            raise ValueError(f"crop_padding must lie in 0 to {self.image_size - 1} pixels, got {self.crop_padding}")
+        check_crop_padding(self.crop_padding, self.image_size)
 
     @property
     def advice(self) -> str:
@@ -109,8 +109,7 @@ class FolderDataset(DatasetSpec):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        is_off = not self.flip and self.crop_padding == 0
-        return None if is_off else Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+        return augmentation_of(self.flip, self.crop_padding)
 
     def _parts(self, layout: Layout) -> tuple[list[Path], ...]:
         """Files of train, held-out, test normals, test anomalies."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.data.archives import unpacked
+from cfexplain.data.augmentation import augmentation_of, check_crop_padding
 from cfexplain.data.class_dataset import ClassDataset
 from cfexplain.data.image_cache import all_images
 from cfexplain.data.pictures import Pictures
@@ -57,13 +58,11 @@ class Gtsrb(ClassDataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.crop_padding < SIDE:
-            raise ValueError(f"crop_padding must lie in 0 to {SIDE - 1} pixels, got {self.crop_padding}")
+        check_crop_padding(self.crop_padding, SIDE)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        is_off = not self.flip and self.crop_padding == 0
-        return None if is_off else Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+        return augmentation_of(self.flip, self.crop_padding)
 
     def read(self, is_train: bool) -> Pictures:
         """Training pictures are grouped by track: about thirty shots of one sign that a car drove past."""

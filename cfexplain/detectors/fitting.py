@@ -13,7 +13,7 @@ from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.detectors.network import Detector, build_detector, in_batches, logits_of
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.engine.loop import train
+from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.types import ImageSet, Splits, Tick
@@ -25,7 +25,7 @@ RATE_DROPS = (0.6, 0.85)  # shares of the steps after which the learning rate fa
 CENTRE_IMAGES = 2048
 
 
-class DetectorLearner:
+class DetectorLearner(Learner):
     """The network to be trained, its optimiser and schedule; `step` is one batch."""
 
     stage = "detector"
@@ -71,17 +71,8 @@ class DetectorLearner:
         return self.detector
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         return {"detector": self.detector, "optimizer": self.optimizer, "schedule": self.schedule}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on. Randomness follows from seed and step."""
-        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self._parts.items()}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.steps_done = state["steps_done"]
 
 
 def fit_detector(

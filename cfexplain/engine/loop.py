@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from cfexplain.errors import FitError, Interrupted
 from cfexplain.types import Tick
 
 
-class Learner(Protocol):
+class Learner(ABC):
     """What is trained. Its randomness follows from seed and `steps_done`, so its state dict holds all that goes on.
 
     stage:  its name in reports.
@@ -26,12 +27,23 @@ class Learner(Protocol):
     images_per_step: int
     steps_done: int
 
+    @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """One step; its losses, each a detached scalar."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """What has a state: networks, optimisers, schedules."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self.parts.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.steps_done = state["steps_done"]
 
 
 def train(

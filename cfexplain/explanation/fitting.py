@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cfexplain.data.augmentation import augmented
 from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.network import Detector, in_batches, logits_of
-from cfexplain.engine.loop import train
+from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.model import FittedModel, build_concept_classifier
@@ -25,7 +25,7 @@ from cfexplain.generators.base import GeneratorSpec
 from cfexplain.types import Splits, Tick
 
 
-class CounterfactualLearner:
+class CounterfactualLearner(Learner):
     """The three networks, their optimisers and the average of G; `step` is one round of the game."""
 
     stage = "generator"
@@ -158,19 +158,10 @@ class CounterfactualLearner:
         )
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         names = ("generator", "discriminator", "concept_classifier", "average", "generator_optimizer",
                  "discriminator_optimizer", "concept_optimizer")
         return {name: getattr(self, name) for name in names}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: networks, optimisers, step. Randomness follows from seed and step."""
-        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self._parts.items()}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.steps_done = state["steps_done"]
 
 
 def fit_generator(

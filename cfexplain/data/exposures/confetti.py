@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
-from cfexplain.data.splitting import numbered
+from cfexplain.data.exposures.pseudo import PseudoAnomalies
 
 RECIPE_SIDE = 240  # pixels: side of the images that the recipe's lengths and rates are given for
 BRIGHT = 127  # where a pixel is brighter, a colour is taken away instead of added, which would not show
@@ -17,7 +15,7 @@ REACH = 3.0  # blurred edges are drawn as far out as so many sigma
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confetti(ExposureSpec):
+class Confetti(PseudoAnomalies):
     """Normal training images with squares on them; all lengths in pixels of a 240 px image, and they scale.
 
     limit:         so many are made, each normal image in turn; null: as many as there are normal images.
@@ -25,8 +23,6 @@ class Confetti(ExposureSpec):
     min_side, max_side, max_rotation: of a square; degrees either way.
     blur_sigma:    of the Gaussian that softens the squares.
     """
-
-    is_like_dataset = True
 
     coloured_rate: float
     dark_rate: float
@@ -50,17 +46,7 @@ class Confetti(ExposureSpec):
         if self.blur_sigma <= 0:
             raise ValueError(f"blur_sigma must be > 0 pixels, got {self.blur_sigma}")
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
-        normals = request.learned
-        rng = np.random.default_rng([self.seed, 3])
-        count = self.limit or len(normals)
-        sources = np.resize(rng.permutation(len(normals)), count)
-        images = np.empty((count, *normals.shape[1:]), dtype=np.uint8)
-        for image, source in zip(images, sources, strict=True):
-            image[:] = self.scattered(normals[source], rng)
-        return Pictures(images, np.full(count, -1), numbered("exposure", range(count)))
-
-    def scattered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(C, H, W) uint8 -> the same with confetti on it."""
         channels, height, width = image.shape
         noise = np.zeros(image.shape, dtype=np.float32)

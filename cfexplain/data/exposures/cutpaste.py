@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
-from cfexplain.data.splitting import numbered
+from cfexplain.data.exposures.pseudo import PseudoAnomalies
 
 RECIPE_SIDE = 256  # pixels: side of the images that a scar's lengths are given for
 MAX_TRIES = 50  # for a paste that shows: black on black does not
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutpaste(ExposureSpec):
+class Cutpaste(PseudoAnomalies):
     """Normal training images with an upright patch or a thin rotated scar of themselves, colours shaken a little.
 
     limit:                so many are made, each normal image in turn; null: as many as there are normal images.
@@ -27,8 +25,6 @@ class Cutpaste(ExposureSpec):
     min_.. max_scar_..:   width and length of a scar in pixels of a 256 px image; they scale.
     max_rotation:         of a scar, degrees either way.
     """
-
-    is_like_dataset = True
 
     min_area: float
     max_area: float
@@ -60,17 +56,7 @@ class Cutpaste(ExposureSpec):
         if not 0 <= self.max_rotation <= 90:
             raise ValueError(f"max_rotation must lie between 0 and 90 degrees, got {self.max_rotation}")
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
-        normals = request.learned
-        rng = np.random.default_rng([self.seed, 3])
-        count = self.limit or len(normals)
-        sources = np.resize(rng.permutation(len(normals)), count)
-        images = np.empty((count, *normals.shape[1:]), dtype=np.uint8)
-        for image, source in zip(images, sources, strict=True):
-            image[:] = self.pasted(normals[source], rng)
-        return Pictures(images, np.full(count, -1), numbered("exposure", range(count)))
-
-    def pasted(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(C, H, W) uint8 -> the same with a patch or scar; unchanged only where no try of many shows."""
         is_scar = rng.random() < self.scar_share
         for _ in range(MAX_TRIES):
