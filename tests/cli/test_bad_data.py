@@ -1,0 +1,163 @@
+"""Bad data through the command line: exit code 3, one line on stderr that names the file, nothing trained."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cfexplain.cli import main
+from tests.conftest import ROOT
+
+SIDE = 16
+FOLDER = ["dataset=folder", f"dataset.image_size={SIDE}", "exposure=confetti", "encoder=conv", "runtime=cpu"]
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch, session_cache) -> Path:
+    """20 normal images to train on, 4 and 4 to test on, with masks."""
+    monkeypatch.setenv("CFEXPLAIN_CACHE", str(session_cache))
+    monkeypatch.chdir(tmp_path)
+    rng, root = np.random.default_rng(0), tmp_path / "parts"
+    for name, count in (("train/good", 20), ("test/good", 4), ("test/dent", 4), ("ground_truth/dent", 4)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
+            mask = np.full((SIDE, SIDE), 255, dtype=np.uint8)
+            is_mask = name.startswith("ground_truth")
+            file = f"{index:03d}_mask.png" if is_mask else f"{index:03d}.png"
+            Image.fromarray(mask if is_mask else pixels).save(root / name / file)
+    return root
+
+
+def truncated_jpeg(root: Path) -> None:
+    Image.fromarray(np.random.default_rng(1).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(root / "whole.jpg")
+    (root / "train/good/cut.jpg").write_bytes((root / "whole.jpg").read_bytes()[:800])
+    (root / "whole.jpg").unlink()
+
+
+def keep_one(root: Path) -> None:
+    for path in sorted((root / "train/good").iterdir())[1:]:
+        path.unlink()
+
+
+def empty_class(root: Path) -> None:
+    for path in (root / "test/dent").iterdir():
+        path.unlink()
+
+
+CASES: dict[str, tuple[Damage, str]] = {
+    "truncated jpeg": (truncated_jpeg, "cut.jpg is damaged or cut short"),
+    "text as png": (lambda root: (root / "train/good/text.png").write_text("no image"), "text.png is no image"),
+    "1x1": (lambda root: Image.new("RGB", (1, 1)).save(root / "train/good/dot.png"), "dot.png is 1x1"),
+    "20000x20000": (
+        lambda root: Image.new("1", (20_000, 20_000)).save(root / "train/good/huge.png"), "huge.png is too large"
+    ),
+    "empty class folder": (empty_class, "no images"),
+    "missing mask": (lambda root: (root / "ground_truth/dent/001_mask.png").unlink(), "001.png has no mask"),
+    "mask of another size": (
+        lambda root: Image.new("L", (SIDE, 9)).save(root / "ground_truth/dent/001_mask.png"), "001_mask.png is 16x9"
+    ),
+    "broken link": (lambda root: (root / "train/good/link.png").symlink_to(root / "gone"), "link.png is a broken link"),
+    "too few": (keep_one, "too few normal images to hold some out"),
+    "no root": (lambda root: root.rename(root.with_name("elsewhere")), "parts is not there"),
+}
+
+
+def refused(capsys, *args: str) -> str:
+    assert main(["train", *args, "dry_run=true"]) == 3
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1, error
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_exit_3(name, parts, capsys):
+    assert main(["train", *FOLDER, "dataset.root=parts", "dry_run=true"]) == 0  # else any complaint would do
+    capsys.readouterr()
+    damage, words = CASES[name]
+    damage(parts)
+    error = refused(capsys, *FOLDER, "dataset.root=parts", "dataset.max_unreadable_fraction=0")
+    assert words in error and ("parts" in error)
+
+
+def test_among_many_good_ones_a_damaged_file_is_left_out_counted_and_named(parts, cfexplain, tmp_path):
+    truncated_jpeg(parts)
+    sizes = ["detector.steps=2", "detector.batch_size=8", "encoder.width=4", "stage=detector", "detector=dsvdd"]
+    done = cfexplain("train", *FOLDER, *sizes, "dataset.root=parts", "dataset.max_unreadable_fraction=0.1", "run_dir=t")
+    assert done.code in (0, 1), done.stderr  # two steps on noise may end in a collapse alarm
+    said = done.stdout + (tmp_path / "t/cfexplain.log").read_text()
+    assert "1 of 29 images" in said and "cut.jpg" in said
+    assert "train 18, held out 2" in done.stdout
+
+
+def test_a_zip_that_leads_outside(parts, capsys, tmp_path):
+    with zipfile.ZipFile("outside.zip", "w") as archive:
+        archive.writestr("../evil.png", b"")
+    assert "../evil.png" in refused(capsys, *FOLDER, "dataset.root=outside.zip")
+    assert not (tmp_path.parent / "evil.png").exists()
+
+
+def test_no_permission(parts):
+    """In a process that becomes nobody, since root may read everything; by then it has loaded its modules."""
+    (parts / "train/good/003.png").chmod(0o400)
+    for folder in (parts.parent, parts.parent.parent, parts.parent.parent.parent):
+        folder.chmod(0o755)
+    (parts.parent / "cache").mkdir()
+    (parts.parent / "cache").chmod(0o777)
+    code = (
+        "import os, sys\nfrom cfexplain.cli import main\n"
+        f"args = ['train', *{FOLDER!r}, 'dataset.root=parts', 'dataset.max_unreadable_fraction=0', 'dry_run=true']\n"
+        "assert main([*args, 'dataset.image_size=8']) == 0\n"
+        "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+        "else: os.chmod('parts/train/good/003.png', 0)\n"
+        "sys.exit(main([*args, 'cache_dir=cache']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=parts.parent, env=environment, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "no permission to read" in done.stderr and "003.png" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [("00001.ppm;32;32;0;0;31;31;1", "00009.ppm;32;32;0;0;31;31;1", "names 00009.ppm, which is not in"),
+     (";31;31;1\n", ";31;31;43\n", "the class 43; classes are 0 to 42")],
+)
+def test_a_table_of_signs_with_a_missing_file_or_a_class_out_of_range(old, new, words, parts, capsys):
+    base = Path("signs/gtsrb")
+    for number in range(43):
+        folder = base / f"GTSRB/Training/{number:05d}"
+        folder.mkdir(parents=True)
+        for track in range(3):
+            Image.new("RGB", (32, 32), (number, track, 0)).save(folder / f"{track:05d}_00000.ppm")
+    (base / "GTSRB/Final_Test/Images").mkdir(parents=True)
+    lines = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for number in range(4):
+        Image.new("RGB", (32, 32), (number, 9, 9)).save(base / f"GTSRB/Final_Test/Images/{number:05d}.ppm")
+        lines.append(f"{number:05d}.ppm;32;32;0;0;31;31;{min(number, 1)}")  # one anomaly, three normal ones
+    table = base / "GT-final_test.csv"
+    table.write_text("\n".join(lines) + "\n")
+    signs = ["dataset=gtsrb", "dataset.root=signs", "dataset.normal=[1]", "exposure=confetti", "runtime=cpu"]
+    assert main(["train", *signs, "dry_run=true"]) == 0
+    capsys.readouterr()
+    assert old in table.read_text()
+    table.write_text(table.read_text().replace(old, new, 1))
+    assert words in refused(capsys, *signs)
+
+
+def test_a_class_that_there_is_not_is_a_config_mistake(parts, capsys):
+    assert main(["train", "dataset=cifar10", "dataset.normal=[10]", "dry_run=true"]) == 2
+    error = capsys.readouterr().err
+    assert "10" in error and len(error.strip().splitlines()) == 1
