@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfexplain.commands.processes import check_launch, torchrun_place
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
 from cfexplain.reporting.console import complain, forget_reader
@@ -97,7 +98,10 @@ def _dispatch(command: str, argv: list[str]) -> int:
     configs = list(compose.compositions(line))
     if flags.cfg or flags.info:
         return _call_hydra(line, [])
-    first = [_built(command, cfg) for cfg in configs][0]  # all are built, for their checks
+    built = [_built(command, cfg) for cfg in configs]  # all, for their checks
+    for config in built:
+        check_launch(command, config, flags.multirun)
+    first, place = built[0], torchrun_place()
     module = importlib.import_module(f"cfexplain.commands.{command}")
     if not flags.multirun:
         module.check_device(first.device)
@@ -105,6 +109,11 @@ def _dispatch(command: str, argv: list[str]) -> int:
         if flags.multirun:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
         return module.summarize(first)
+    if place is not None and place.rank > 0:
+        from cfexplain.commands.rank import follow_torchrun
+
+        with stop_on_signals():
+            return 0 if first.dry_run else follow_torchrun(first, place)
     if first.dry_run:
         if flags.multirun:
             raise ConfigError("dry_run=true checks one run: leave -m out")

@@ -5,6 +5,7 @@ A mistake is found before torch loads and named in one line, with its place in t
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import types
@@ -12,6 +13,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, make_dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +104,24 @@ def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
         return typing.cast(dict, OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{_join(path, error.full_key or '')}: {_first_line(error)}") from error
+
+
+def sha256_of(path: str | None) -> str | None:
+    """Digest of a file, for ${sha256_of:<path>} in conf/; None without one, which is said where it is read."""
+    try:
+        state = Path(path).stat() if path is not None else None
+        return None if state is None else _sha256(path, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache
+def _sha256(path: str, changed_ns: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+OmegaConf.register_new_resolver("sha256_of", sha256_of, replace=True)
 
 
 def _class_at(target: str, path: str, allow_custom_code: bool) -> type:

@@ -36,6 +36,27 @@ def test_it_composes(args):
     assert all(isinstance(config.build_root(node, root), root) for node in compose.compositions(line)), COMMANDS[args]
 
 
+def test_every_metric_is_in_the_glossary():
+    """Each key that a metric explains in its table is explained on the page."""
+    import importlib
+    import pkgutil
+
+    import cfexplain.metrics
+    from cfexplain.metrics.base import MetricSpec
+
+    for found in pkgutil.iter_modules(cfexplain.metrics.__path__):
+        importlib.import_module(f"cfexplain.metrics.{found.name}")
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"`([a-z0-9_<>]+)`", page))
+    specs, keys = [MetricSpec], set()
+    while specs:
+        spec = specs.pop()
+        specs += spec.__subclasses__()
+        keys |= set(vars(spec).get("meanings", {})) if spec.__module__.startswith("cfexplain.") else set()
+    assert len(keys) > 30
+    assert {re.sub(r"^oracle_purity$", "oracle_purity_concept_<k>", key) for key in keys} <= known
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

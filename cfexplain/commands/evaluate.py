@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfexplain.commands.compare import check_compare, compare_runs, compare_slug, dry_run_compare
 from cfexplain.commands.job import Job
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
 from cfexplain.commands.trained_run import TrainedRun, open_run
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.metrics.base import MetricInputs, MetricSpec
+from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.reporting.found_runs import record_of
 
 if TYPE_CHECKING:
@@ -35,10 +37,14 @@ class EvaluateConfig:
 
     run: str | None
     runs: list[str] | None
+    compare: list[str] | None
+    images: list[str] | None
+    second_detector: str
     runtime: Runtime
     metric: dict[str, MetricSpec]
     seed: int | None
     num_grid_images: int
+    num_compared_images: int
     device: Device
     output_root: str
     run_dir: str | None
@@ -48,12 +54,23 @@ class EvaluateConfig:
     allow_custom_code: bool
 
     def __post_init__(self) -> None:
-        if (self.run is None) == (not self.runs):
-            raise ConfigError("give run=<folder of a run, or latest>, or, for a table, runs=<folder of a sweep>")
+        if sum([self.run is not None, bool(self.runs), bool(self.compare)]) != 1:
+            raise ConfigError(
+                "give one of run=<folder of a run, or latest>; for a table, runs=<folder of a sweep>; for trained runs "
+                "side by side, compare=[runA,runB]"
+            )
+        if self.compare:
+            check_compare(self.compare)
+        elif self.images is not None:
+            raise ConfigError(
+                "images= goes with compare=[runA,runB]; metrics need the test set, and one run explains images of your "
+                "own with cfexplain explain run=... images=..."
+            )
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
-        if self.num_grid_images < 1:
-            raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
+        for name in ("num_grid_images", "num_compared_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not self.metric:
             raise ValueError("metric must name at least one metric, like metric=[auroc]")
 
@@ -72,7 +89,7 @@ CONFIG = EvaluateConfig
 
 
 def slug(config: EvaluateConfig) -> str:
-    return config.open().slug
+    return compare_slug(config) if config.compare else config.open().slug
 
 
 def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
@@ -80,6 +97,8 @@ def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
 
 
 def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
+    if config.compare:
+        return compare_runs(config, job)
     trained = config.open()
     device = start_torch(config.runtime, config.device)
     seed = trained.config.seed if config.seed is None else config.seed
@@ -111,6 +130,8 @@ def dry_run(config: EvaluateConfig, planned: Path) -> int:
     from cfexplain.commands.train import counts
     from cfexplain.reporting.console import Reporter
 
+    if config.compare:
+        return dry_run_compare(config, planned)
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
     trained = config.open()
     device = start_torch(config.runtime, config.device)
@@ -125,7 +146,8 @@ def dry_run(config: EvaluateConfig, planned: Path) -> int:
 def _inputs(
     config: EvaluateConfig, job: Job, trained: TrainedRun, splits: Splits, device: torch.device, seed: int
 ) -> MetricInputs:
-    from cfexplain.commands.saved_explanations import load_explanations
+    from cfexplain.commands.saved_inspections import SavedInspections
+    from cfexplain.commands.second_detector import refitted_detector
     from cfexplain.detectors.fitting import fit_detector
     from cfexplain.detectors.network import logits_of
     from cfexplain.explanation.explain import explain_images
@@ -134,14 +156,24 @@ def _inputs(
     if trained.explained is None:
         explanations = explain_images(model, splits.explained, device)
     else:
-        explanations = load_explanations(trained.explained, f"explain again: cfexplain explain run={trained.folder}")
+        remedy = f"explain again: cfexplain explain run={trained.folder}"
+        explanations = SavedInspections(folder=trained.explained, remedy=remedy).explanations()
     numbers = itertools.count(1)
+    fitted: dict[int, Detector] = {}  # by their seed, to the run's own splits: several metrics ask for the same one
 
     def refit(other: Splits, seed: int) -> Detector:
+        if other is splits and seed in fitted:
+            return fitted[seed]
         stage = f"refit {next(numbers)} of the detector"
         job.reporter.begin_stage(stage, 0)
         report = lambda tick: job.reporter(replace(tick, stage=stage))  # noqa: E731
-        return fit_detector(trained.config.detector, trained.config.encoder, other, seed, device, report)
+        if other is splits and seed == trained.config.seed + SEED_OFFSET:  # explain's second detector
+            detector = refitted_detector(trained, splits, device, Path(config.cache_dir), report)
+        else:
+            detector = fit_detector(trained.config.detector.second, trained.config.encoder, other, seed, device, report)
+        if other is splits:
+            fitted[seed] = detector
+        return detector
 
     return MetricInputs(
         splits=splits,
@@ -153,6 +185,7 @@ def _inputs(
         seed=seed,
         cache_dir=Path(config.cache_dir),
         test_normal_logits=logits_of(model.detector, splits.test_normals.images, device),
+        metrics=config.metric,
     )
 
 

@@ -1,49 +1,63 @@
-"""cfexplain explain: counterfactuals of anomalies, as pictures, as samples.csv and as a page."""
+"""cfexplain explain: counterfactuals of anomalies, judged, as pictures, as samples.csv and as a page."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
 from cfexplain.commands.job import Job
-from cfexplain.commands.merge import find_shards, joined, merged
-from cfexplain.commands.own_images import find_images, load_images
+from cfexplain.commands.merge import adopt, find_shards
+from cfexplain.commands.own_images import find_images
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
-from cfexplain.commands.shard import Shard, as_shard, merge_command, shard_record
+from cfexplain.commands.saved_inspections import SavedInspections
+from cfexplain.commands.shard import Shard, as_shard, merge_command, shard_record, weights_digest
 from cfexplain.commands.trained_run import TrainedRun, open_run
-from cfexplain.errors import ConfigError
-from cfexplain.metrics.distance import Distance
-from cfexplain.metrics.validity import Validity
+from cfexplain.errors import ConfigError, DataError
+from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.judge_recipe import JudgeRecipe
 from cfexplain.reporting.files import read_json
 from cfexplain.reporting.run_folder import parent_runs
 
 if TYPE_CHECKING:
     import torch
 
-    from cfexplain.commands.saved_explanations import SavedExplanations
     from cfexplain.explanation.model import FittedModel
-    from cfexplain.types import Explanations, ImageSet
+    from cfexplain.inspection.base import Reference
+    from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
-HEADLINES = ("validity",)
+HEADLINES = ("validity", "share_ok")
 NO_ANOMALIES = "the dataset has no test anomalies: exposure images are explained in their place"
+TICKS = 10  # progress lines of a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
-    """conf/explain.yaml, typed."""
+    """conf/explain.yaml, typed.
+
+    false_alarm_rate: share of normal images that may count as anomalous; sets the threshold.
+    second_detector:  refit (of the run's kind, from another seed), none, or the folder of another train run.
+    alterations:      what a counterfactual should survive.
+    features:         of the space in which distances to normal images are taken.
+    """
 
     run: str
     runtime: Runtime
     images: list[str] | None
+    false_alarm_rate: float
+    second_detector: str
+    alterations: Alterations
+    features: JudgeRecipe
     shard: str | None
     merge: list[str] | None
     batch_size: int
     num_grid_images: int
     num_film_strips: int
+    num_cards: int | None
     device: Device
     output_root: str
     run_dir: str | None
@@ -53,9 +67,12 @@ class ExplainConfig:
     allow_custom_code: bool
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_grid_images", 1), ("num_film_strips", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        for name, least in (("batch_size", 1), ("num_grid_images", 1), ("num_film_strips", 0), ("num_cards", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {self.false_alarm_rate}")
         if self.images == []:
             raise ValueError("images must name at least one file, or be null for the test anomalies")
         if self.merge == []:
@@ -93,21 +110,17 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
     device = start_torch(config.runtime, config.device)
     job.folder.update(seed=trained.config.seed, device=device_name(device))
     job.folder.write_parents([*trained.parents, *(shard.folder for shard in shards)])
-    from cfexplain.commands.saved_explanations import save_explanations
-    from cfexplain.reporting.files import write_csv
-    from cfexplain.reporting.samples import sample_rows
+    from cfexplain.commands.explain_results import write_results
 
-    made = merged(job, shards) if shards else _explained(config, job, trained, files, device)
-    explanations, num_images = made.explanations, len(made.explanations.sources)
-    save_explanations(job.folder.path, made)
-    rows = sample_rows(explanations, made.class_names)
-    write_csv(job.folder.path / "samples.csv", rows)
-    counted = Counter(str(row["verdict"]) for row in rows)
-    job.reporter.say("verdicts: " + ", ".join(f"{name} {counted[name]}" for name in sorted(counted)))
-    metrics = {"num_images" if made.of_test_anomalies else "num_own_images": num_images, **_metrics(explanations)}
-    job.folder.write_metrics(metrics)
-    _draw(config, job, trained, explanations, counted, metrics)
-    return metrics
+    saved = SavedInspections(folder=job.folder.path, remedy=f"explain again: cfexplain explain run={trained.folder}")
+    if shards:
+        adopt(job, saved, shards)
+    else:
+        _inspect_all(config, job, trained, saved, files, device)
+    with job.timed("report"):
+        return write_results(
+            job, saved, trained, config.num_grid_images, config.num_film_strips, config.num_cards
+        )
 
 
 def dry_run(config: ExplainConfig, planned: Path) -> int:
@@ -121,18 +134,15 @@ def dry_run(config: ExplainConfig, planned: Path) -> int:
         reporter.say(f"{len(shards)} shards, {shards[0].shard['num_images_of_all']} images")
         reporter.say(f"folder (not made): {planned}")
         return 0
+    files = find_images(config.images) if config.images else []
     device = start_torch(config.runtime, config.device)
     model = trained.load_model(device)
-    if config.images:
-        num_images = len(load_images(find_images(config.images), trained.image_shape()))
-        reporter.say(f"images: {num_images} of your own")
-    else:
-        splits = trained.config.load_splits()
-        num_images = len(splits.explained)
-        reporter.say(counts(splits))
+    splits = trained.config.load_splits()
+    images = _images(files, trained, splits)
+    reporter.say(f"images: {len(images)} of your own" if files else counts(splits))
     if config.part is not None:
-        part = config.part.part(num_images, config.batch_size)
-        reporter.say(f"shard {config.part}: images {part.start} to {part.stop - 1} of {num_images}")
+        part = config.part.part(len(images), config.batch_size)
+        reporter.say(f"shard {config.part}: images {part.start} to {part.stop - 1} of {len(images)}")
     for name, network in (("detector", model.detector), ("generator", model.generator)):
         reporter.say(f"{name}: {sum(part.numel() for part in network.parameters()):,} parameters")
     reporter.say(f"device: {device_name(device)}")
@@ -140,91 +150,97 @@ def dry_run(config: ExplainConfig, planned: Path) -> int:
     return 0
 
 
-def _explained(
-    config: ExplainConfig, job: Job, trained: TrainedRun, files: list[str], device: torch.device
-) -> SavedExplanations:
-    """Of the test anomalies or own images, all or a shard."""
-    from cfexplain.commands.saved_explanations import SavedExplanations
+def _images(files: list[str], trained: TrainedRun, splits: Splits) -> ExplainedImages:
+    return own_images(files, trained.image_shape()) if files else test_anomalies(splits)
 
+
+def _inspect_all(
+    config: ExplainConfig, job: Job, trained: TrainedRun, saved: SavedInspections, files: list[str],
+    device: torch.device,
+) -> None:
+    """Explain and judge batch by batch, each on disk before the next; batches of an earlier attempt stay."""
     model = trained.load_model(device)
-    class_names: tuple[str, ...] = ()
     with job.timed("data"):
-        if files:
-            sources = load_images(files, trained.image_shape())
-        else:
-            splits = trained.config.load_splits()
-            sources, class_names = splits.explained, splits.class_names
-            if not splits.has_test_anomalies:
-                job.note(NO_ANOMALIES)
-    shard, of_all = None, ""
+        splits = trained.config.load_splits()
+    images = _images(files, trained, splits)
+    if not (files or splits.has_test_anomalies):
+        job.note(NO_ANOMALIES)
+    part, of_all, shard = range(len(images)), "", None
     if config.part is not None:
-        part = config.part.part(len(sources), config.batch_size)
-        shard, of_all = shard_record(config.part, part, sources, trained.folder), f" of {len(sources)}"
+        part = config.part.part(len(images), config.batch_size)
+        shard, of_all = shard_record(config.part, part, images, trained.folder), f" of {len(images)}"
         job.folder.update(shard=shard)
-        sources = _rows(sources, part)
+    with job.timed("reference"):
+        reference = _reference(config, job, trained, model, splits, device)
+    saved.begin(_index(config, trained, images, reference, shard))
     job.reporter.say(
-        f"explaining {len(sources)} images{of_all}, {model.num_concepts} concepts, {model.num_alpha_bins} scores"
+        f"explaining {len(part)} images{of_all}, {model.num_concepts} concepts, {model.num_alpha_bins} scores"
     )
     with job.timed("explain"):
-        explanations = _explain_by_batch(model, sources, device, config.batch_size)
-    return SavedExplanations(
-        explanations=explanations, of_test_anomalies=not files, class_names=class_names, shard=shard
+        _inspect_batches(job, model, images, part, reference, saved, device, config.batch_size)
+
+
+def _inspect_batches(
+    job: Job, model: FittedModel, images: ExplainedImages, part: range, reference: Reference, saved: SavedInspections,
+    device: torch.device, batch_size: int,
+) -> None:
+    """Each batch for itself: it gives the same bits in whichever shard it is."""
+    from cfexplain.explanation.explain import explain_images
+    from cfexplain.inspection.inspect import inspect
+
+    num_done, num_unread, next_tick = 0, 0, 0
+    for start in range(part.start, part.stop, batch_size):
+        wanted, number = range(start, min(start + batch_size, part.stop)), start // batch_size
+        if not saved.has(number):
+            batch = images.load(wanted)
+            num_unread += len(wanted) - len(batch)
+            if len(batch):
+                explanations = explain_images(model, batch, device, batch_size, threshold=reference.threshold)
+                saved.save(number, inspect(model, explanations, reference, device))
+        num_done += len(wanted)
+        if num_done * TICKS >= next_tick * len(part):
+            job.reporter.say(f"  {num_done} of {len(part)} images")
+            next_tick = num_done * TICKS // len(part) + 1
+    if num_unread:
+        job.note(f"{num_unread} of {len(part)} images could not be read and are left out; {job.folder.path}/"
+                 "cfexplain.log names each")
+    if not saved.files:
+        raise DataError(f"images: none of the {len(part)} files could be read, see {job.folder.path}/cfexplain.log")
+
+
+def _reference(
+    config: ExplainConfig, job: Job, trained: TrainedRun, model: FittedModel, splits: Splits, device: torch.device
+) -> Reference:
+    from cfexplain.commands.second_detector import load_second_detector
+    from cfexplain.inspection.reference import build_reference
+    from cfexplain.metrics.features import feature_space
+
+    space = feature_space(splits, config.features, Path(config.cache_dir), device)
+    report = lambda tick: job.reporter(replace(tick, stage="second detector"))  # noqa: E731
+    judge = load_second_detector(
+        config.second_detector, trained, splits, device, Path(config.cache_dir), config.allow_custom_code, report
+    )
+    job.reporter.end_stage()
+    return build_reference(
+        model.detector, splits, space, judge, config.false_alarm_rate, device, config.alterations
     )
 
 
-def _explain_by_batch(
-    model: FittedModel, sources: ImageSet, device: torch.device, batch_size: int
-) -> Explanations:
-    """Each batch for itself, detector's scores included: a batch gives the same bits in whichever shard it is."""
-    from cfexplain.explanation.explain import explain_images
-
-    starts = range(0, max(len(sources), 1), batch_size)
-    batches = [_rows(sources, range(start, min(start + batch_size, len(sources)))) for start in starts]
-    return joined([explain_images(model, batch, device, batch_size) for batch in batches], sources)
-
-
-def _rows(sources: ImageSet, part: range) -> ImageSet:
-    import torch
-
-    return sources.select(torch.arange(part.start, part.stop))
-
-
-def _metrics(explanations: Explanations) -> dict[str, float | str]:
-    """What follows from the explanations alone; the same formulas as evaluate's."""
-    from cfexplain.metrics.distance import l1_distance
-
-    valid = explanations.logits[:, 0] <= explanations.threshold
+def _index(
+    config: ExplainConfig, trained: TrainedRun, images: ExplainedImages, reference: Reference,
+    shard: dict[str, Any] | None,
+) -> dict[str, Any]:
     return {
-        "validity": valid.double().mean().item(),
-        "l1_distance": l1_distance(explanations.sources.images, explanations.counterfactuals),
+        "of_test_anomalies": not images.are_own,
+        "class_names": list(images.class_names),
+        "num_images": len(images),
+        "images_digest": images.digest,
+        "weights_digest": weights_digest(trained.folder),
+        "false_alarm_rate": config.false_alarm_rate,
+        "threshold": reference.threshold,
+        "num_held_out": len(reference.normal_logits),
+        "normal_survival": None if math.isnan(reference.normal_survival) else reference.normal_survival,
+        "features": reference.features.name,
+        "second_detector": config.second_detector,
+        "shard": shard,
     }
-
-
-def _draw(
-    config: ExplainConfig, job: Job, trained: TrainedRun, explanations: Explanations, counted: Counter[str],
-    metrics: dict[str, float | str],
-) -> None:
-    from cfexplain.reporting.files import write_picture
-    from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
-    from cfexplain.reporting.html import write_report
-
-    images, chosen = job.folder.images, spread(len(explanations.sources), config.num_grid_images)
-    write_picture(images / "counterfactuals.png", counterfactual_grid(explanations, chosen))
-    write_picture(images / "differences.png", difference_grid(explanations, chosen))
-    pictures = [
-        ("Anomalies and their counterfactuals, with anomaly scores", images / "counterfactuals.png"),
-        ("What changed: blue darker, red brighter", images / "differences.png"),
-    ]
-    for number, index in enumerate(spread(len(explanations.sources), config.num_film_strips)):
-        file = images / f"film-strip-{number}.png"
-        write_picture(file, film_strip(explanations, index))
-        pictures.append((f"From anomalous to normal: {explanations.sources.ids[index]}", file))
-    threshold = float(as_scores(explanations.logits.new_tensor([explanations.threshold]).numpy())[0])
-    facts = {
-        "trained model": trained.folder,
-        "images explained": len(explanations.sources),
-        "verdicts": ", ".join(f"{name} {counted[name]}" for name in sorted(counted)),
-        "counts as normal": f"score at or below {threshold:.4f}",
-    }
-    meanings = Validity.meanings | Distance.meanings
-    write_report(job.folder.path / "report.html", f"Explanations: {trained.slug}", facts, pictures, metrics, meanings)

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
 from cfexplain.reporting.console import Reporter, as_clock, complain, forget_reader, peak_memory_mb
 from cfexplain.reporting.files import finite
 from cfexplain.reporting.folder_lock import let_go
+from cfexplain.reporting.live import finish_live
 from cfexplain.reporting.run_folder import RunFolder, claim_run_folder, point_latest
 from cfexplain.reporting.tables import as_text
 
@@ -61,7 +62,7 @@ def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Pa
         claim_run_folder(folder)
         run.begin(command, argv, config_yaml, seed=None)
     except (CfexplainError, OSError) as error:  # the folder is another process's, or full: leave its record alone
-        complain(_reason(error, folder))
+        complain(reason(error, folder))
         return math.nan
     try:
         with stop_on_signals():
@@ -82,7 +83,7 @@ def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
             reporter.stream = sys.stderr
         job = Job(folder=run, reporter=reporter)
         log.info("%s", " ".join(run.record["argv"]))
-        with _warnings_as_notes(job):
+        with warnings_as_notes(job):
             metrics = module.run(config, job)
         status, code = "done", 0
     except Interrupted as error:
@@ -102,16 +103,19 @@ def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
         log.exception("the reader of stdout has left")
     except Exception as error:  # noqa: BLE001: the boundary: the traceback goes to the log, one line to the user
         log.exception("failed")
-        complain(_reason(error, run.path))
+        complain(reason(error, run.path))
     seconds = time.monotonic() - started
     timings = run.record["timings_seconds"] | {"total": round(seconds, 3)}
+    peak = max(round(peak_memory_mb(), 1), run.record["peak_memory_mb"] or 0)  # rank 0 of several has noted its own
     try:
-        run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=round(peak_memory_mb(), 1))
+        run.update(status=status, exit_code=code, timings_seconds=timings, peak_memory_mb=peak)
     except OSError as error:  # no room even for this: the code of a run without a record is 1
         if status != "failed":  # else it was said above
-            complain(_reason(error, run.path))
+            complain(reason(error, run.path))
         status, code = "failed", 1
         run.record.update(status=status, exit_code=code)
+    with suppress(OSError):  # the page is a view of the run and must not fail it
+        finish_live(run.path)
     if code == 0 and output_root is not None:
         point_latest(output_root, run.record["command"], run.path)
     _say_end(reporter, module, run, metrics, seconds)
@@ -123,7 +127,8 @@ def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
     return float(metrics.get(module.HEADLINES[0], math.nan))
 
 
-def _reason(error: Exception, folder: Path) -> str:
+def reason(error: Exception, folder: Path) -> str:
+    """A failure in one line."""
     if isinstance(error, CfexplainError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -149,7 +154,7 @@ def _say_end(
 
 
 @contextmanager
-def _warnings_as_notes(job: Job) -> Iterator[None]:
+def warnings_as_notes(job: Job) -> Iterator[None]:
     """CfexplainWarnings are meant for the reader; other libraries' warnings go to the log."""
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -6,22 +6,19 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.commands.job import Job
+from cfexplain.commands.saved_inspections import SavedInspections
 from cfexplain.errors import DataError
 from cfexplain.reporting.files import read_json
 from cfexplain.reporting.run_folder import parent_runs
 
-if TYPE_CHECKING:
-    from cfexplain.commands.saved_explanations import SavedExplanations
-    from cfexplain.types import Explanations, ImageSet
-
 # What neither changes a shard's numbers nor belongs to its part.
 MAY_DIFFER = (
-    "run", "shard", "merge", "run_dir", "output_root", "cache_dir", "num_grid_images", "num_film_strips", "dry_run",
-    "json", "runtime.num_threads",
+    "run", "shard", "merge", "run_dir", "output_root", "cache_dir", "num_grid_images", "num_film_strips", "num_cards",
+    "dry_run", "json", "runtime.num_threads",
 )
 
 
@@ -61,53 +58,20 @@ def find_shards(patterns: Sequence[str], train_folder: Path) -> list[ShardRun]:
     return done
 
 
-def merged(job: Job, shards: list[ShardRun]) -> SavedExplanations:
-    """What the unsharded run would have saved, and what the shards noted."""
-    from cfexplain.commands.saved_explanations import SavedExplanations, load_saved
-
+def adopt(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:
+    """The shards' batches as this run's own, which are those of an unsharded run, and what the shards noted."""
     for note in dict.fromkeys(note for shard in shards for note in shard.record["warnings"]):
         job.note(note)
     devices = sorted({str(shard.record["device"]) for shard in shards})
     job.folder.update(device=", ".join(devices))
     if len(devices) > 1:
         job.note(f"the shards ran on different devices ({', '.join(devices)}), whose numbers differ in their last bits")
+    parts = [SavedInspections(folder=shard.folder, remedy=f"run it again: {_again(shard)}") for shard in shards]
     with job.timed("merge"):
-        parts = [load_saved(shard.folder, f"run it again: {_again(shard)}") for shard in shards]
-        explanations = joined([part.explanations for part in parts], _joined_sources([p.explanations for p in parts]))
-    job.reporter.say(f"merged {len(shards)} shards: {len(explanations.sources)} images")
-    return SavedExplanations(
-        explanations=explanations, of_test_anomalies=parts[0].of_test_anomalies, class_names=parts[0].class_names,
-        shard=None,
-    )
-
-
-def joined(parts: Sequence[Explanations], sources: ImageSet) -> Explanations:
-    """Explanations of all `sources`, which the parts cover in their order."""
-    import torch
-
-    from cfexplain.types import Explanations
-
-    return Explanations(
-        sources=sources,
-        images=torch.cat([part.images for part in parts]),
-        logits=torch.cat([part.logits for part in parts]),
-        source_logits=torch.cat([part.source_logits for part in parts]),
-        threshold=parts[0].threshold,
-    )
-
-
-def _joined_sources(parts: Sequence[Explanations]) -> ImageSet:
-    import torch
-
-    from cfexplain.types import ImageSet
-
-    sources = [part.sources for part in parts]
-    return ImageSet(
-        images=torch.cat([source.images for source in sources]),
-        labels=torch.cat([source.labels for source in sources]),
-        classes=torch.cat([source.classes for source in sources]),
-        ids=tuple(name for source in sources for name in source.ids),
-    )
+        saved.begin({**parts[0].index, "shard": None})
+        for file in (file for part in parts for file in part.files):
+            saved.adopt(file)
+    job.reporter.say(f"merged {len(shards)} shards: {shards[0].shard['num_images_of_all']} images")
 
 
 def _again(shard: ShardRun) -> str:

@@ -1,4 +1,4 @@
-"""How a run uses the machine: device, threads, determinism."""
+"""How a run uses the machine: processes, device, threads, determinism."""
 
 from __future__ import annotations
 
@@ -26,13 +26,19 @@ class Device(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """num_threads: null leaves torch's choice. deterministic: refuse operations whose result varies between runs."""
+    """processes:     that train together, each on its part of every batch; of train alone.
+    num_threads:   of each; null leaves torch's choice.
+    deterministic: refuse operations whose result varies between runs.
+    """
 
+    processes: int
     num_threads: int | None
     deterministic: bool
     allow_tf32: bool
 
     def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes must be >= 1, got {self.processes}")
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"num_threads must be >= 1 or null, got {self.num_threads}")
 
@@ -43,8 +49,8 @@ def check_device(device: Device) -> None:
         raise ConfigError(NO_CUDA)
 
 
-def start_torch(runtime: Runtime, device: Device) -> torch.device:
-    """Set torch up for this process and choose the device."""
+def start_torch(runtime: Runtime, device: Device, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """Set torch up for this process and choose the device: of `local_size` processes on this machine each has a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts
     import torch
 
@@ -57,7 +63,18 @@ def start_torch(runtime: Runtime, device: Device) -> torch.device:
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
+    if use_cuda and local_size > 1:
+        if local_size > (num_gpus := torch.cuda.device_count()):
+            raise ConfigError(too_few_gpus(local_size, num_gpus))
+        torch.cuda.set_device(local_rank)
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def too_few_gpus(num_processes: int, num_gpus: int) -> str:
+    return (
+        f"{num_processes} processes need as many GPUs, and here {'is' if num_gpus == 1 else 'are'} {num_gpus}: "
+        f"set runtime.processes={num_gpus}, or device=cpu"
+    )
 
 
 def device_name(device: torch.device) -> str:

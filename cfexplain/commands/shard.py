@@ -10,12 +10,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cfexplain.commands.explained_images import ExplainedImages
 from cfexplain.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cfexplain.types import ImageSet
 
 
 @dataclass(frozen=True)
@@ -45,21 +43,25 @@ def as_shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
-def shard_record(shard: Shard, part: range, sources: ImageSet, train_folder: Path) -> dict[str, Any]:
-    """What run.json and counterfactuals.pt say of a shard: which it is, and of which whole."""
-    weights = hashlib.sha256()
-    for name in ("detector.pt", "generator.pt"):
-        weights.update((train_folder / "checkpoints" / name).read_bytes())
-    names = "\n".join(sources.ids).encode("utf-8", "surrogateescape")
+def shard_record(shard: Shard, part: range, images: ExplainedImages, train_folder: Path) -> dict[str, Any]:
+    """What run.json says of a shard: which it is, and of which whole."""
     return {
         "index": shard.index,
         "num_shards": shard.num_shards,
         "first_image": part.start,
         "num_images": len(part),
-        "num_images_of_all": len(sources),
-        "images_digest": hashlib.sha256(names).hexdigest()[:16],
-        "weights_digest": weights.hexdigest()[:16],
+        "num_images_of_all": len(images),
+        "images_digest": images.digest,
+        "weights_digest": weights_digest(train_folder),
     }
+
+
+def weights_digest(train_folder: Path) -> str:
+    """Sixteen hex digits of a train run's networks."""
+    weights = hashlib.sha256()
+    for name in ("detector.pt", "generator.pt"):
+        weights.update((train_folder / "checkpoints" / name).read_bytes())
+    return weights.hexdigest()[:16]
 
 
 def merge_command(train_folder: Path, folder: Path) -> str:

@@ -25,7 +25,8 @@ from cfexplain.reporting.found_runs import metrics_of, record_of, status_of
 
 log = logging.getLogger("cfexplain")
 SWEEP = "sweep.json"
-MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device")
+MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device", "tensorboard",
+              "runtime.processes")
 SECONDS_TO_SAVE = 60.0
 _held: list[int] = []  # locks of this process, open until it ends
 

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfexplain.commands.adopt import adopted
 from cfexplain.commands.job import Job
+from cfexplain.commands.processes import check_batches, joined_at, torchrun_place
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
+from cfexplain.commands.stages import Stage, train_detector, train_generator
+from cfexplain.commands.watched_ranks import run_ranks
 from cfexplain.data.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.errors import ConfigError, DataError
+from cfexplain.errors import ConfigError
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.reporting.run_folder import check_free_space
+from cfexplain.reporting.tensorboard import TensorBoard, check_tensorboard
 
 if TYPE_CHECKING:
     import torch
 
     from cfexplain.detectors.network import Detector
-    from cfexplain.engine.loop import Learner
+    from cfexplain.engine.distributed import Ranks
     from cfexplain.reporting.console import Reporter
     from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("detector_auroc",)
-REMEDY = "delete it and run the same command again"
 NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
 PICTURES_MB = 5
-
-
-class Stage(Enum):
-    all = "all"
-    detector = "detector"
-    generator = "generator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +56,7 @@ class TrainConfig:
     run_dir: str | None
     cache_dir: str
     num_grid_images: int
+    tensorboard: bool
     dry_run: bool
     json: bool
     allow_custom_code: bool
@@ -70,8 +68,12 @@ class TrainConfig:
             raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
         if self.stage is Stage.generator and self.run_dir is None:
             raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
+        if self.tensorboard:
+            check_tensorboard()
+        self.detector.check_allowed(self.allow_custom_code)
         if not self.exposure.provides_images:
             self._check_exposure()
+        check_batches(self, self.runtime.processes)
 
     def load_splits(self) -> Splits:
         return self.dataset.load(self.exposure)
@@ -103,12 +105,27 @@ def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
 
 
 def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
+    if (place := torchrun_place()) is not None:
+        with joined_at(place, config.runtime, config.device) as (device, ranks):
+            return train_run(config, job, device, ranks)
+    if config.runtime.processes > 1:
+        return run_ranks(job, config.runtime.processes)
     device = start_torch(config.runtime, config.device)
-    job.folder.update(seed=config.seed, device=device_name(device))
+    from cfexplain.engine.distributed import ALONE
+
+    return train_run(config, job, device, ALONE)
+
+
+def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks) -> dict[str, float | str]:
+    """Alone, or as rank 0 of several, the only one that writes; the others do what stages.follow says."""
+    job.folder.update(seed=config.seed, device=device_name(device), processes=ranks.size)
     from cfexplain.reporting.files import write_csv, write_picture
     from cfexplain.reporting.grids import preview_grid
+    from cfexplain.reporting.live import LivePage
     from cfexplain.reporting.split import split_rows
 
+    boards = [TensorBoard(job.folder.path)] if config.tensorboard else []
+    job.reporter.watchers = [LivePage(job.folder.path), *boards]
     with job.timed("data"):
         splits = config.load_splits()
     _say_roles(job.reporter, splits)
@@ -116,14 +133,14 @@ def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
     write_csv(job.folder.path / "split.csv", split_rows(splits))
     write_picture(job.folder.images / "data_preview.png", preview_grid(splits, config.num_grid_images))
     with job.timed("detector"):
-        detector = _detector(config, job, splits, device)
+        detector = train_detector(config, job, splits, device, ranks)
     metrics = _detector_metrics(detector, splits, config.seed, device)
     if not metrics:
         job.note("the dataset has no test anomalies: detector_auroc is left out")
     job.folder.write_metrics(metrics)
     if config.stage is not Stage.detector:
         with job.timed("generator"):
-            _train_generator(config, job, splits, detector, device)
+            train_generator(config, job, splits, detector, device, ranks)
     return metrics
 
 
@@ -139,6 +156,8 @@ def dry_run(config: TrainConfig, planned: Path) -> int:
     _say_roles(reporter, splits)
     for name, count in _num_parameters(config, splits).items():
         reporter.say(f"{name}: {count:,} parameters")
+    if not config.detector.is_trained:
+        reporter.say(adopted(config, splits, device).said)
     reporter.say(f"device: {device_name(device)}")
     reporter.say(f"folder (not made): {planned}")
     return 0
@@ -182,53 +201,6 @@ def _wanted_mb(config: TrainConfig, splits: Splits) -> float:
     return sum(_num_parameters(config, splits).values()) * 4 * NETWORK_COPIES / 2**20 + PICTURES_MB
 
 
-def _detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
-    """Fit it, or take it from the run that is continued."""
-    from cfexplain.commands.trained_run import load_detector
-    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
-    from cfexplain.engine import checkpoint
-    from cfexplain.engine.loop import train
-
-    path = job.folder.checkpoints / "detector.pt"
-    if path.exists():
-        job.reporter.say(f"detector taken from {path}")
-        return load_detector(config, path, REMEDY, device)
-    if config.stage is Stage.generator:
-        raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
-    learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device)
-    _continue(learner, job)
-    train(
-        learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
-        save=lambda: _save_last(learner, job), save_every_steps=config.fit.checkpoint_every_steps,
-    )
-    detector = learner.fitted()
-    checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
-    return detector
-
-
-def _continue(learner: Learner, job: Job) -> None:
-    """Take the learner to where its last checkpoint stands, and the history with it."""
-    from cfexplain.engine import checkpoint
-
-    found = checkpoint.load_last(job.folder.checkpoints)
-    if found is not None and found.values.get("stage", "generator") == learner.stage:
-        try:
-            learner.load_state_dict(found.values["learner"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"{found.path} does not fit this run's config; {REMEDY}") from error
-        job.reporter.say(f"{learner.stage} continues at step {learner.steps_done}")
-    if found is not None and found.damaged is not None:
-        where = f"the one before it, {found.path.name}: {learner.stage} at step {learner.steps_done}"
-        job.note(f"{found.damaged} was damaged; the run went on from {where}")
-    job.reporter.begin_stage(learner.stage, learner.steps_done)
-
-
-def _save_last(learner: Learner, job: Job) -> None:
-    from cfexplain.engine import checkpoint
-
-    checkpoint.save_last(job.folder.checkpoints, {"stage": learner.stage, "learner": learner.state_dict()})
-
-
 def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: torch.device) -> dict[str, float | str]:
     from cfexplain.detectors.network import logits_of
     from cfexplain.metrics.auroc import auroc
@@ -238,40 +210,3 @@ def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: tor
     normal = logits_of(detector, splits.test_normals.images, device).numpy()
     anomalous = logits_of(detector, splits.test_anomalies.images, device).numpy()
     return {"detector_auroc": auroc(normal, anomalous)}
-
-
-def _train_generator(
-    config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device
-) -> None:
-    from cfexplain.engine import checkpoint
-    from cfexplain.explanation.explain import explain_images
-    from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
-    from cfexplain.reporting.files import write_picture
-    from cfexplain.reporting.grids import counterfactual_grid, spread
-
-    learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device)
-    _continue(learner, job)
-    # Pictures while training show exposure images: the test set is for the end.
-    shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
-
-    def draw() -> None:
-        if learner.steps_done % config.fit.image_every_steps == 0:
-            picture = counterfactual_grid(explain_images(learner.fitted(), shown, device), range(len(shown)))
-            write_picture(job.folder.images / f"counterfactuals-{learner.steps_done:06d}.png", picture)
-
-    model = fit_generator(learner, job.reporter, on_step=draw, save=lambda: _save_last(learner, job))
-    checkpoint.save(job.folder.checkpoints / "generator.pt", {
-        "image_shape": list(splits.image_shape),
-        "generator": model.generator.state_dict(),
-        "concept_classifier": model.concept_classifier.state_dict(),
-    })
-    anomalies = splits.explained
-    anomalies = anomalies.select(_indices(spread(len(anomalies), config.num_grid_images)))
-    picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
-    write_picture(job.folder.images / "counterfactuals.png", picture)
-
-
-def _indices(chosen: list[int]) -> torch.Tensor:
-    import torch
-
-    return torch.tensor(chosen, dtype=torch.long)

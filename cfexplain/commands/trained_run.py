@@ -68,23 +68,31 @@ def open_run(
             f"{folder / 'config.yaml'} stage=all run_dir={folder}"
         )
     values = configs.read(folder / "config.yaml")
+    values["allow_custom_code"] = allow_custom_code  # what the run was allowed allows no other command
+    values["stage"] = "all"  # it has both, whichever it made last
     if isinstance(values.get("dataset"), dict):
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
+    values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
+    if isinstance(values.get("runtime"), dict):
+        values["runtime"].setdefault("processes", 1)  # it may be older than that value
     return TrainedRun(
         folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
     )
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
-    from cfexplain.engine import checkpoint
+    from cfexplain.detectors.adoption import check_unchanged
     from cfexplain.detectors.network import build_detector
+    from cfexplain.engine import checkpoint
 
     values = checkpoint.load(path, remedy)
-    detector = build_detector(
-        config.detector, config.encoder.without_weights, _image_shape(values, path, remedy), config.seed
-    )
+    spec, image_shape = config.detector.kept_in(path.parent), _image_shape(values, path, remedy)
+    detector = build_detector(spec, config.encoder.without_weights, image_shape, config.seed)
     checkpoint.restore(detector, values, "detector", path, remedy)
-    return detector.to(device).eval().requires_grad_(False)
+    detector.to(device).eval().requires_grad_(False)
+    if not spec.is_trained:
+        check_unchanged(detector, image_shape, path, remedy)
+    return detector
 
 
 def load_model(run: TrainedRun, device: torch.device) -> FittedModel:

@@ -1,17 +1,21 @@
 """What a detector is: a spec (values, loss and score formulas) and one network module that carries them.
 
 A detector file needs no torch at import: its formulas work on the tensors they are given. `build_detector` joins
-spec and encoder.
+spec and encoder. One that is not trained here (external.py) brings its own network.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cfexplain.encoders.base import EncoderSpec
+from cfexplain.types import ImageShape
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,55 @@ class LogProbs:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec(ABC):
-    """Values and formulas of a detector.
+    """What every detector has: a network, and a score made of its outputs.
+
+    is_trained: False for a detector that comes with its weights and is only adopted (detectors/adoption.py).
+    """
+
+    needs_exposure: ClassVar[bool]
+    is_trained: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    def check_allowed(self, allow_custom_code: bool) -> None:
+        """ConfigError for a spec that would run code from outside cfexplain without being allowed to."""
+
+    @property
+    @abstractmethod
+    def output_dim(self) -> int:
+        """Size D of the network's output."""
+
+    @property
+    @abstractmethod
+    def second(self) -> LearnedDetectorSpec:
+        """What to train where an independent second detector is wanted: of the same kind, if that can be trained."""
+
+    @abstractmethod
+    def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
+        """(N, C, H, W) images in [-1, 1] -> (N, D)."""
+
+    @abstractmethod
+    def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
+        """(N, D) network outputs, (D,) centre and the calibrated scale () -> log phi, log(1 - phi)."""
+
+    def keep(self, folder: Path) -> None:
+        """Put beside a run's checkpoints what the network is read from; most need their weights alone."""
+
+    def kept_in(self, folder: Path) -> DetectorSpec:
+        """The same detector, read from what `keep` put there."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedDetectorSpec(DetectorSpec):
+    """A detector that is trained here: an encoder under the formulas of a loss and a score.
 
     embedding_dim: size of the encoder's output.
     steps, batch_size, learning_rate, weight_decay: Adam; the rate falls tenfold after 60 % and 85 % of the steps.
     """
 
-    needs_exposure: ClassVar[bool]
     has_bias: ClassVar[bool] = True  # False: no biases and an affine-free batch norm, against collapse
 
     embedding_dim: int
@@ -57,22 +103,26 @@ class DetectorSpec(ABC):
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
 
     @property
-    def name(self) -> str:
-        return type(self).__name__.lower()
-
-    @property
     def output_dim(self) -> int:
         """Size of the encoder's output, 1 where it is a logit."""
         return self.embedding_dim
+
+    @property
+    def second(self) -> LearnedDetectorSpec:
+        return self
+
+    def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
+        return encoder.build(image_shape, self.output_dim, self.has_bias)
 
     @abstractmethod
     def losses(self, outputs: Tensor, labels: Tensor, centre: Tensor) -> Tensor:
         """(N, D) encoder outputs, (N,) labels 0/1, (D,) centre -> (N,) losses."""
 
-    @abstractmethod
-    def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        """(N, D) encoder outputs, (D,) centre and the calibrated scale () -> log phi, log(1 - phi)."""
-
     def calibrated_scale(self, outputs: Tensor, centre: Tensor) -> float:
         """The scale that `log_probs` divides by, from the outputs of held-out normals; 1 where none is needed."""
         return 1.0
+
+
+def log_sigmoid(logits: Tensor) -> Tensor:
+    """min(l, 0) - log(1 + exp(-|l|)): no overflow on either side."""
+    return logits.clamp(max=0) - logits.abs().neg().exp().log1p()

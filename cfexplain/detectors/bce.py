@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfexplain.detectors.base import DetectorSpec, LogProbs
+from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs, log_sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bce(DetectorSpec):
+class Bce(LearnedDetectorSpec):
     """A classifier of normal against exposure; embedding_dim is not used for its single logit."""
 
     needs_exposure = True
@@ -37,8 +37,3 @@ def bce_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def bce_log_probs(logits: Tensor) -> tuple[Tensor, Tensor]:
     """(log sigmoid(l), log sigmoid(-l)), finite for every finite logit."""
     return log_sigmoid(logits), log_sigmoid(-logits)
-
-
-def log_sigmoid(logits: Tensor) -> Tensor:
-    """min(l, 0) - log(1 + exp(-|l|)): no overflow on either side."""
-    return logits.clamp(max=0) - logits.abs().neg().exp().log1p()

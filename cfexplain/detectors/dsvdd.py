@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfexplain.detectors.base import DetectorSpec, LogProbs
+from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ QUANTILE = 0.95  # the score is 0.5 at this quantile of the held-out normals' di
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dsvdd(DetectorSpec):
+class Dsvdd(LearnedDetectorSpec):
     """phi(x) = 1 - exp(-|f(x) - c|^2 / tau), tau calibrated on held-out normals."""
 
     needs_exposure = False

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from cfexplain.data.augmentation import augmented
 from cfexplain.data.base import rows, to_float
-from cfexplain.detectors.base import DetectorSpec
+from cfexplain.detectors.base import LearnedDetectorSpec
 from cfexplain.detectors.network import Detector, build_detector, in_batches, logits_of
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.engine.batch_norm import share_batch_norms
+from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import ConfigError, FitError
@@ -26,25 +28,28 @@ CENTRE_IMAGES = 2048
 
 
 class DetectorLearner(Learner):
-    """The network to be trained, its optimiser and schedule; `step` is one batch."""
+    """The network to be trained, its optimiser and schedule; `step` is one batch, of which each rank has a part."""
 
     stage = "detector"
     advice = "lower detector.learning_rate"
 
     def __init__(
-        self, spec: DetectorSpec, encoder: EncoderSpec, splits: Splits, seed: int, device: torch.device
+        self, spec: LearnedDetectorSpec, encoder: EncoderSpec, splits: Splits, seed: int, device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         if spec.needs_exposure and splits.exposure is None:
             raise ConfigError(f"detector={spec.name} needs outlier exposure; set exposure=..., or detector=dsvdd")
-        self.spec, self.splits, self.seed, self.device = spec, splits, seed, device
+        self.spec, self.splits, self.seed, self.device, self.ranks = spec, splits, seed, device, ranks
         self.detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
         self.normals = splits.train.images_for(device)
         uses_exposure = spec.needs_exposure and splits.exposure is not None
         self.outliers = splits.exposure.images_for(device) if uses_exposure else None
         _set_centre(self.detector, self.normals[:CENTRE_IMAGES].to(device))
+        share_batch_norms(self.detector, ranks)  # after the centre, for which each rank has all images
         self.optimizer = torch.optim.Adam(
             self.detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
         )
+        ranks.average_gradients_of(self.optimizer)
         milestones = [round(share * spec.steps) for share in RATE_DROPS]
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones, gamma=0.1)
         self.images_per_step = spec.batch_size * (1 if self.outliers is None else 2)
@@ -54,8 +59,8 @@ class DetectorLearner(Learner):
     def step(self) -> dict[str, Tensor]:
         generator = step_generator(self.seed, self.steps_done)
         images, labels = _sample(self.normals, self.outliers, self.spec.batch_size, generator, self.device)
-        images = augmented(images, self.splits.augmentation, generator)
-        loss = self.detector.losses(to_float(images), labels).mean()
+        images = self.ranks.part(augmented(images, self.splits.augmentation, generator))
+        loss = self.detector.losses(to_float(images), self.ranks.part(labels)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -76,7 +81,7 @@ class DetectorLearner(Learner):
 
 
 def fit_detector(
-    spec: DetectorSpec,
+    spec: LearnedDetectorSpec,
     encoder: EncoderSpec,
     splits: Splits,
     seed: int,

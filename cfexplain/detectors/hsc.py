@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfexplain.detectors.base import DetectorSpec, LogProbs
+from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hsc(DetectorSpec):
+class Hsc(LearnedDetectorSpec):
     """phi(x) = 1 - exp(-h(x)) with the pseudo-Huber distance h of the embedding."""
 
     needs_exposure = True

@@ -21,7 +21,7 @@ class Detector(nn.Module):
     def __init__(self, spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = encoder.build(image_shape, spec.output_dim, spec.has_bias)
+        self.encoder = spec.build_network(encoder, image_shape)
         self.register_buffer("centre", torch.zeros(spec.output_dim))
         self.register_buffer("scale", torch.tensor(1.0))
         self.register_buffer("threshold", torch.tensor(0.0))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.engine import stopping
+from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.errors import FitError, Interrupted
 from cfexplain.types import Tick
 
@@ -26,6 +27,7 @@ class Learner(ABC):
     advice: str
     images_per_step: int
     steps_done: int
+    ranks: Ranks = ALONE
 
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
@@ -55,8 +57,9 @@ def train(
     on_step: Callable[[], None] = lambda: None,
     save: Callable[[], None] | None = None,
     save_every_steps: int = 0,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Train up to `num_steps`, from wherever the learner stands.
+    """Train up to `num_steps`, from wherever the learner stands; in each of the ranks alike.
 
     A tick and `on_step` come before the save of their step: whatever a checkpoint counts as done is on disk by then,
     and what comes after it is done again by a run that continues.
@@ -71,43 +74,44 @@ def train(
             names = list(losses)
             unseen.append(torch.stack(list(losses.values())))
 
-            stop = stopping.requested()
+            stop = ranks.agreed_stop(stopping.requested())
             is_log_step = step % log_every_steps == 0 or step == num_steps
             is_saved = save is not None and (step % save_every_steps == 0 or step == num_steps or stop is not None)
             if is_log_step or is_saved:
-                values = _looked_at(learner, names, unseen)
+                values = _looked_at(learner, names, ranks.mean(torch.stack(unseen)))
                 unseen = []
             if is_log_step:
                 rate = (step - first_step) * learner.images_per_step / (time.perf_counter() - started)
                 report(Tick(stage=learner.stage, step=step, num_steps=num_steps, values=values, images_per_second=rate))
             on_step()
             if save is not None and is_saved:
-                _check_weights(learner)
+                _check_weights(learner, ranks)
                 save()
             if stop is not None:
                 saved = "; its state is saved" if save is not None else ""
                 raise Interrupted(f"stopped by {stop} after step {step} of the {learner.stage}{saved}")
 
 
-def _looked_at(learner: Learner, names: list[str], unseen: list[Tensor]) -> dict[str, float]:
-    """The newest losses; FitError for the first step at which one is not finite."""
-    losses = torch.stack(unseen)  # (steps, parts)
+def _looked_at(learner: Learner, names: list[str], losses: Tensor) -> dict[str, float]:
+    """The newest of the (steps, parts) losses; FitError for the first step at which one is not finite."""
     is_bad = ~losses.isfinite().all(dim=1)
     if is_bad.any():
         index = int(is_bad.nonzero()[0])
-        step = learner.steps_done - len(unseen) + 1 + index
+        step = learner.steps_done - len(losses) + 1 + index
         parts = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, losses[index].tolist(), strict=True))
         raise FitError(f"a loss of the {learner.stage} is not finite at step {step}: {parts}; {learner.advice}")
     return dict(zip(names, losses[-1].tolist(), strict=True))
 
 
-def _check_weights(learner: Learner) -> None:
+def _check_weights(learner: Learner, ranks: Ranks) -> None:
     """A finite loss can still step to weights that are not: they must not replace a good checkpoint."""
-    finite = [value.isfinite().all() for value in _tensors(learner.state_dict()) if value.is_floating_point()]
+    tensors = _tensors(learner.state_dict())
+    finite = [value.isfinite().all() for value in tensors if value.is_floating_point()]
     if not torch.stack([value.cpu() for value in finite]).all():
         raise FitError(
             f"weights of the {learner.stage} are not finite after step {learner.steps_done}; {learner.advice}"
         )
+    ranks.check_same(tensors, f"weights of the {learner.stage} after step {learner.steps_done}")
 
 
 def _tensors(state: Any) -> list[Tensor]:

@@ -12,9 +12,13 @@ from cfexplain.types import Explanations, ImageSet
 
 @torch.no_grad()
 def explain_images(
-    model: FittedModel, sources: ImageSet, device: torch.device | str, batch_size: int = 256
+    model: FittedModel, sources: ImageSet, device: torch.device | str, batch_size: int = 256,
+    threshold: float | None = None,
 ) -> Explanations:
-    """Counterfactuals of all sources, rounded to 8 bit before they are scored: what is saved is what is judged."""
+    """Counterfactuals of all sources, rounded to 8 bit before they are scored: what is saved is what is judged.
+
+    threshold: the logit at or below which an image counts as normal; None for the detector's own.
+    """
     n, channels, height, width = sources.images.shape
     shape = (n, model.num_alpha_bins, model.num_concepts)
     images = torch.empty(*shape, channels, height, width, dtype=torch.uint8)
@@ -33,5 +37,5 @@ def explain_images(
         images=images,
         logits=logits,
         source_logits=logits_of(model.detector, sources.images, device),
-        threshold=model.detector.threshold.item(),
+        threshold=model.detector.threshold.item() if threshold is None else threshold,
     )

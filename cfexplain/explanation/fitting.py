@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from cfexplain.data.augmentation import augmented
 from cfexplain.data.base import rows, to_float
 from cfexplain.detectors.network import Detector, in_batches, logits_of
+from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.model import FittedModel, build_concept_classifier
-from cfexplain.explanation.objective import Batch, generator_losses, noisy
+from cfexplain.explanation.objective import Batch, Noise, generator_losses, noisy
 from cfexplain.explanation.spec import Fit
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.types import Splits, Tick
@@ -32,11 +32,13 @@ class CounterfactualLearner(Learner):
     advice = "lower fit.learning_rate"
 
     def __init__(
-        self, spec: GeneratorSpec, fit: Fit, detector: Detector, splits: Splits, seed: int, device: torch.device
+        self, spec: GeneratorSpec, fit: Fit, detector: Detector, splits: Splits, seed: int, device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         if splits.exposure is None:
             raise ConfigError("the generator needs exposure images as anomalous sources; set exposure=...")
         self.fit, self.detector, self.seed, self.device = fit, detector.eval().requires_grad_(False), seed, device
+        self.ranks = ranks
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "generator"))
             shape = splits.image_shape
@@ -50,6 +52,8 @@ class CounterfactualLearner(Learner):
             self.discriminator.parameters(), fit.discriminator_learning_rate, betas
         )
         self.concept_optimizer = torch.optim.Adam(self.concept_classifier.parameters(), fit.learning_rate, betas)
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer, self.concept_optimizer):
+            ranks.average_gradients_of(optimizer)
 
         self.augmentation = splits.augmentation
         self.normals = splits.train.images_for(device)
@@ -69,7 +73,7 @@ class CounterfactualLearner(Learner):
 
     def _normal_level(self) -> float:
         """kappa: the mean of -log(1 - phi) over held-out normals, under the noise that edited images get."""
-        noise = step_generator(self.seed, 0, "normal level")
+        noise = Noise(generator=step_generator(self.seed, 0, "normal level"), ranks=ALONE).on()
         log_normal = in_batches(
             lambda images: self.detector.log_probs(noisy(images, self.fit.score_noise, noise)).log_normal,
             self.held_out,
@@ -80,35 +84,41 @@ class CounterfactualLearner(Learner):
     def sample(self, step: int) -> Batch:
         """Half normal, half exposure images, with a target bin and a concept each; the same for the same step.
 
+        All ranks draw the same whole batch, and each takes its part of either half.
+
         Every second image keeps its bin (reconstruction), the others draw one of the other bins. For two bins that is
         the uniform draw of the paper with its two halves made equal; and shapes stay the same from step to step.
         """
-        fit, generator = self.fit, step_generator(self.seed, step, "batch")
+        fit, ranks, generator = self.fit, self.ranks, step_generator(self.seed, step, "batch")
         half = fit.batch_size // 2
 
         def draw(high: int, count: int) -> Tensor:
             return torch.randint(high, (count,), generator=generator).to(self.device)
 
+        def own(values: Tensor) -> Tensor:
+            return ranks.part(values, half, half)
+
         normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
         images = torch.cat([rows(self.normals, normal, self.device), rows(self.exposure, outlier, self.device)])
-        source_bins = torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]])
+        source_bins = own(torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]]))
+        images = own(augmented(images, self.augmentation, step_generator(self.seed, step, "augmentation")))
         if self.augmentation is not None:
-            images = augmented(images, self.augmentation, step_generator(self.seed, step, "augmentation"))
             source_bins = self._source_bins(images)
-        target_bins = (source_bins + 1 + draw(fit.num_alpha_bins - 1, 2 * half)) % fit.num_alpha_bins
+        target_bins = (source_bins + 1 + own(draw(fit.num_alpha_bins - 1, 2 * half))) % fit.num_alpha_bins
         target_bins[::2] = source_bins[::2]
         return Batch(
             sources=to_float(images),
             source_bins=source_bins,
             target_bins=target_bins,
-            concepts=draw(fit.num_concepts, 2 * half),
-            num_normals=half,
-            held_out=to_float(rows(self.held_out, draw(len(self.held_out), half), self.device)),
-            noise=step_generator(self.seed, step, "noise"),
+            concepts=own(draw(fit.num_concepts, 2 * half)),
+            num_normals=half // ranks.size,
+            held_out=to_float(rows(self.held_out, ranks.part(draw(len(self.held_out), half)), self.device)),
+            noise=Noise(generator=step_generator(self.seed, step, "noise"), ranks=ranks),
+            ranks=ranks,
         )
 
     def step(self) -> dict[str, Tensor]:
-        """One D, one R and one G step; the losses, each already averaged over the batch."""
+        """One D, one R and one G step; the losses, each already averaged over this rank's part of the batch."""
         self.discriminator.train(), self.concept_classifier.train()  # a picture between steps leaves R in eval mode
         fit, batch = self.fit, self.sample(self.steps_done)
         edits = batch.edit(self.generator, fit)
@@ -122,7 +132,8 @@ class CounterfactualLearner(Learner):
 
         # R: which concept was applied? Only pairs that were asked to change their bin carry one.
         chosen = edits.concept_rows
-        concept_logits = self.concept_classifier(edits.sources[chosen], fakes[chosen], batch.noise)
+        noise_like = batch.noise.on(*edits.concept_blocks)
+        concept_logits = self.concept_classifier(edits.sources[chosen], fakes[chosen], noise_like)
         loss_r = F.cross_entropy(concept_logits, edits.concepts[chosen])
         _update(self.concept_optimizer, loss_r)
 
@@ -173,7 +184,7 @@ def fit_generator(
     """Train to fit.steps, from wherever the learner stands; `on_step` draws pictures, `save` writes a checkpoint."""
     fit = learner.fit
     train(learner, fit.steps, fit.log_every_steps, report, on_step=on_step, save=save,
-          save_every_steps=fit.checkpoint_every_steps)
+          save_every_steps=fit.checkpoint_every_steps, ranks=learner.ranks)
     return learner.fitted()
 
 

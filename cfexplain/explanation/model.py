@@ -28,7 +28,7 @@ class FittedModel:
 
 
 def build_concept_classifier(spec: GeneratorSpec, fit: Fit, image_shape: ImageShape) -> nn.Module:
-    """R(source, edited, noise_generator=None) -> (N, K) logits, as fit.concept_classifier says."""
+    """R(source, edited, noise_like=None) -> (N, K) logits, as fit.concept_classifier says."""
     if fit.concept_classifier is ConceptView.pair:
         return spec.build_pair_classifier(image_shape, fit.num_concepts)
     return DirectionClassifier(image_shape[0], fit.num_concepts, fit.concept_grid, fit.concept_noise)

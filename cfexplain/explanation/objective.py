@@ -9,11 +9,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfexplain.detectors.network import Detector
+from cfexplain.engine.distributed import Ranks
 from cfexplain.explanation.spec import Fit
 from cfexplain.losses import diversity_losses, l1_distances, matching_loss, overlap_losses, score_losses
+from cfexplain.nets.blocks import NoiseLike
 
 
 KEPT, CHANGED = slice(0, None, 2), slice(1, None, 2)  # rows of a batch that keep their bin, and that change it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Standard normal noise of a step, drawn for the whole batch, of which a rank takes what belongs to its part."""
+
+    generator: torch.Generator
+    ranks: Ranks
+
+    def on(self, *blocks: int) -> NoiseLike:
+        """For tensors of so many consecutive rows from each of the groups that are divided among the ranks."""
+
+        def like(values: Tensor) -> Tensor:
+            size = self.ranks.size
+            drawn = torch.randn((size * len(values), *values.shape[1:]), generator=self.generator)
+            return self.ranks.part(drawn, *(size * block for block in blocks)).to(values)
+
+        return like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +42,7 @@ class Edits:
 
     images: (M, C, H, W); sources: (M, C, H, W); target_bins, concepts: (M,).
     concept_sets: (N - num_normals, K, C, H, W) counterfactuals (alpha = 0) of the batch's outliers, or None.
+    blocks: numbers of edits of normals, of outliers, and of the versions in concept_sets.
     """
 
     images: Tensor
@@ -29,20 +50,31 @@ class Edits:
     target_bins: Tensor
     concepts: Tensor
     concept_sets: Tensor | None
+    blocks: tuple[int, int, int]
 
     @property
     def concept_rows(self) -> Tensor:
         """Indices of the pairs whose edit was asked to change something; the others carry no concept."""
-        num_sets = 0 if self.concept_sets is None else self.concept_sets.shape[0] * self.concept_sets.shape[1]
-        num_own = len(self.images) - num_sets
+        num_own = len(self.images) - self.blocks[2]
         rows = [torch.arange(num_own)[CHANGED], torch.arange(num_own, len(self.images))]
         return torch.cat(rows).to(self.images.device)
+
+    @property
+    def changed_blocks(self) -> tuple[int, int]:
+        """Of the batch's own edits, those that were asked to change something: of normals, of outliers."""
+        return self.blocks[0] // 2, self.blocks[1] // 2
+
+    @property
+    def concept_blocks(self) -> tuple[int, int, int]:
+        """Those of concept_rows."""
+        return *self.changed_blocks, self.blocks[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """sources: (N, C, H, W) in [-1, 1], normals first; source_bins, target_bins, concepts: (N,) int64.
+    """One rank's part: of all ranks' together, the losses are those of one process with their batches joined.
 
+    sources: (N, C, H, W) in [-1, 1], normals first; source_bins, target_bins, concepts: (N,) int64.
     held_out: (N - num_normals, C, H, W) held-out normal images, whose scores the counterfactuals are to match.
     """
 
@@ -52,7 +84,8 @@ class Batch:
     concepts: Tensor
     num_normals: int
     held_out: Tensor
-    noise: torch.Generator
+    noise: Noise
+    ranks: Ranks
 
     def edit(self, generator: nn.Module, fit: Fit) -> Edits:
         """G(x, a, k); and, where a loss compares concepts, the outliers under every concept with alpha = 0."""
@@ -69,7 +102,8 @@ class Batch:
         images = generator(sources, target_bins, concepts)
         sets = images[len(self.sources) :].unflatten(0, (num_outliers, fit.num_concepts)) if needs_sets else None
         return Edits(
-            images=images, sources=sources, target_bins=target_bins, concepts=concepts, concept_sets=sets
+            images=images, sources=sources, target_bins=target_bins, concepts=concepts, concept_sets=sets,
+            blocks=(self.num_normals, num_outliers, len(images) - len(self.sources)),
         )
 
 
@@ -88,7 +122,8 @@ def generator_losses(
     own = edits.images[:n]
     # The way back: G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
     cycles = generator(own[CHANGED], batch.source_bins[CHANGED], batch.concepts[CHANGED])
-    log_probs = detector.log_probs(noisy(torch.cat([edits.images, cycles]), fit.score_noise, batch.noise))
+    own_noise = batch.noise.on(*edits.blocks, *edits.changed_blocks)
+    log_probs = detector.log_probs(noisy(torch.cat([edits.images, cycles]), fit.score_noise, own_noise))
     num_edits = len(edits.images)
     alphas = torch.cat([edits.target_bins, batch.source_bins[CHANGED]]) / (fit.num_alpha_bins - 1)
 
@@ -101,13 +136,17 @@ def generator_losses(
     rows = edits.concept_rows
     pair_sources, pair_images = torch.cat([edits.sources[rows], own[CHANGED]]), torch.cat([edits.images[rows], cycles])
     pair_concepts = torch.cat([edits.concepts[rows], batch.concepts[CHANGED]])
-    losses["concept"] = F.cross_entropy(concept_classifier(pair_sources, pair_images, batch.noise), pair_concepts)
+    pair_noise = batch.noise.on(*edits.concept_blocks, *edits.changed_blocks)
+    losses["concept"] = F.cross_entropy(concept_classifier(pair_sources, pair_images, pair_noise), pair_concepts)
     if edits.concept_sets is not None:
         outliers = batch.sources[batch.num_normals :]
         # Each concept for itself. Matching their mixture let both concepts turn red (purity 0.15 instead of 0.79).
         set_logits = log_probs.logit[n:num_edits].unflatten(0, (len(outliers), fit.num_concepts))  # (N, K)
         with torch.no_grad():  # under the same noise: clean normals would ask for more than they score themselves
-            normal_logits = detector.log_probs(noisy(batch.held_out, fit.score_noise, batch.noise)).logit
+            normal_noise = batch.noise.on(len(batch.held_out))
+            normal_logits = detector.log_probs(noisy(batch.held_out, fit.score_noise, normal_noise)).logit
+        # A distance of two distributions, not a mean over samples: of the whole batch, on every rank.
+        set_logits, normal_logits = batch.ranks.gathered(set_logits), batch.ranks.gathered(normal_logits)
         per_concept = [matching_loss(set_logits[:, k], normal_logits) for k in range(fit.num_concepts)]
         losses["matching"] = torch.stack(per_concept).mean()
         losses["pull"] = l1_distances(edits.images[n:], edits.sources[n:]).mean()
@@ -117,8 +156,8 @@ def generator_losses(
     return {name: value for name, value in losses.items() if getattr(fit, name) > 0}
 
 
-def noisy(images: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def noisy(images: Tensor, noise: float, noise_like: NoiseLike) -> Tensor:
     """Gaussian noise on images before the detector sees them: an edit that noise undoes earns nothing."""
     if noise == 0:
         return images
-    return images + noise * torch.randn(images.shape, generator=generator).to(images)
+    return images + noise * noise_like(images)

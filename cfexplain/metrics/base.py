@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,9 +23,11 @@ class MetricInputs:
 
     explanations:       of all test anomalies or, where there are none, of exposure images.
     explain:            explains any other images with the same generator, e.g. exposure.
-    fit_detector:       fits a detector of the run's spec to other splits, or from another seed.
+    fit_detector:       fits a detector of the run's spec to other splits, or from another seed; its stand-in, where
+                        the run's own was adopted and cannot be fitted.
     cache_dir:          where trained judges are kept.
     test_normal_logits: (M,) float32 on the CPU, the detector's logits of the normal test images.
+    metrics:            all metrics that were asked for, by name.
     """
 
     splits: Splits
@@ -37,6 +39,7 @@ class MetricInputs:
     seed: int
     cache_dir: Path
     test_normal_logits: Tensor
+    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class IntervalMetricSpec(MetricSpec):
         check_positive(self, "num_resamples")
 
 
-def check_positive(spec: MetricSpec, *names: str) -> None:
+def check_positive(spec: object, *names: str) -> None:
     """ValueError unless each of these fields is > 0."""
     for name in names:
         if getattr(spec, name) <= 0:

@@ -1,8 +1,6 @@
 """Frechet distance of counterfactuals to normal images, in units of the anomalies' distance (Heusel et al., 2017).
 
-On features of our own classifier it is not the FID of the literature; the network's name stands beside the number.
-Where only one class is known (own folders, MVTec AD), nothing can be classified and the network is left as it is drawn:
-random embeddings tell sets of images apart too, and favour no set of classes (Naeem et al., 2020).
+On features of our own network it is not the FID of the literature; the network's name stands beside the number.
 """
 
 from __future__ import annotations
@@ -146,22 +144,17 @@ class Fid(MetricSpec):
         return self._classifier_features(sets, inputs)
 
     def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> NamedFeatures:
-        from cfexplain.detectors.network import in_batches
-        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier, fingerprint, random_classifier
+        from cfexplain.metrics.features import RANDOM, feature_space
+        from cfexplain.metrics.judge_recipe import JudgeRecipe
 
-        reference, num_classes = inputs.splits.reference, len(inputs.splits.class_names)
         recipe = JudgeRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
-        data = reference.images, reference.classes
-        if len(reference.classes.unique()) > 1:
-            classifier = cached_classifier(inputs.cache_dir, *data, num_classes, recipe, inputs.device)
-            name = f"classifier-{fingerprint(*data, recipe)[:8]}"  # numbers compare only under the same network
-        else:
-            classifier, name = random_classifier(reference.images, num_classes, recipe, inputs.device), "random"
+        space = feature_space(inputs.splits, recipe, inputs.cache_dir, inputs.device)
+        if space.name == RANDOM:
             message = "FID on features of a random network: the training images are of one class, so none is trained"
             warnings.warn(message, CfexplainWarning, stacklevel=4)
-        features = {key: in_batches(classifier.features, part, inputs.device).double() for key, part in sets.items()}
+        features = {key: space(part).double() for key, part in sets.items()}
         size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
-        return _named(name, {key: part / size for key, part in features.items()})
+        return _named(space.name, {key: part / size for key, part in features.items()})
 
 
 def _named(network: str, features: dict[str, Tensor]) -> NamedFeatures:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from cfexplain.data.base import to_float
 from cfexplain.data.cache import write_atomically
+from cfexplain.metrics.judge_recipe import JudgeRecipe
 from cfexplain.nets.encoders import ConvEncoder
 from cfexplain.types import ImageShape
 
@@ -22,16 +25,7 @@ PEAK_LEARNING_RATE = 3e-3
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, pickle.UnpicklingError)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeRecipe:
-    """How a judge is made. The seed is its own, not the run's: runs of different seeds share one judge."""
-
-    width: int
-    num_features: int
-    num_steps: int
-    seed: int = 0
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ImageClassifier(nn.Module):
@@ -76,17 +70,22 @@ def cached_classifier(
 ) -> ImageClassifier:
     """`train_classifier`, or what it gave for the same data and recipe before. A damaged file is made again."""
     path = cache_dir / "judges" / f"{fingerprint(images, targets, recipe)}.pt"
-    classifier = _untrained(images, num_classes, recipe)
+    train = lambda: train_classifier(images, targets, num_classes, recipe, device)  # noqa: E731
+    return kept_network(path, _untrained(images, num_classes, recipe), train, device)
+
+
+def kept_network(path: Path, untrained: Network, train: Callable[[], Network], device: torch.device | str) -> Network:
+    """The network with the weights kept at `path`, or what `train` gives, whose weights are then kept there."""
     if path.exists():
         try:
-            classifier.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            return classifier.to(device).eval().requires_grad_(False)
+            untrained.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return untrained.to(device).eval().requires_grad_(False)
         except DAMAGED as error:
             log.warning("%s is damaged (%s); training the judge again", path, error)
-    classifier = train_classifier(images, targets, num_classes, recipe, device)
-    state = {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
+    network = train()
+    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     write_atomically(path, lambda file: torch.save(state, file))
-    return classifier
+    return network
 
 
 def random_classifier(
@@ -103,7 +102,7 @@ def random_classifier(
     return classifier.eval().requires_grad_(False)
 
 
-def fingerprint(images: Tensor, targets: Tensor, recipe: JudgeRecipe) -> str:
+def fingerprint(images: Tensor, targets: Tensor, recipe: Any) -> str:
     """Sixteen hex digits that change with the data and with the recipe."""
     digest = hashlib.sha256(repr((tuple(images.shape), astuple(recipe))).encode())
     digest.update(images.contiguous().numpy())

@@ -67,7 +67,9 @@ class Substitutability(IntervalMetricSpec):
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         from cfexplain.detectors.network import logits_of
 
-        splits = inputs.splits
+        splits, own_spec = inputs.splits, inputs.model.detector.spec
+        if not own_spec.is_trained:
+            return _left_out(f"detector={own_spec.name} cannot be trained again, on counterfactuals either")
         if not splits.has_test_anomalies:
             return _left_out("there are no test anomalies")
         if splits.exposure is None or len(splits.exposure) < 4:

@@ -31,6 +31,11 @@ class Transfer(IntervalMetricSpec):
         from cfexplain.detectors.network import logits_of
 
         detector = inputs.fit_detector(inputs.splits, inputs.seed + SEED_OFFSET)
+        own_spec = inputs.model.detector.spec
+        if not own_spec.is_trained:
+            stand_in = detector.spec.name
+            message = f"transfer: detector={own_spec.name} cannot be trained again; a detector={stand_in} stands in"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
         explanations = inputs.explanations
         counterfactuals = explanations.counterfactuals
         normal = logits_of(detector, inputs.splits.test_normals.images, inputs.device).numpy()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 GROUP_SIZE = 8  # channels that are normalised together
+NoiseLike = Callable[[Tensor], Tensor]  # standard normal noise of the shape, dtype and device of a tensor
 
 
 class ConditionalGroupNorm(nn.Module):
@@ -120,7 +123,7 @@ class PairClassifier(nn.Module):
         self.trunk = SpectralTrunk(2 * num_channels, width, num_blocks)
         self.head = spectral_norm(nn.Linear(self.trunk.output_dim, num_concepts))
 
-    def forward(self, source: Tensor, edited: Tensor, noise_generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, source: Tensor, edited: Tensor, noise_like: NoiseLike | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
         return self.head(self.trunk(torch.cat([source, edited], dim=1)))
 
@@ -128,8 +131,8 @@ class PairClassifier(nn.Module):
 class DirectionClassifier(nn.Module):
     """R as one linear layer on the direction of a coarse edit: a concept is one way of changing any image.
 
-    The edit is averaged over a coarse grid, so that fine marks are of no use, brought to length 1, and given noise from
-    the generator handed in (at test time there is none). Being linear, R cannot tell "red for yellow digits, a 1 for
+    The edit is averaged over a coarse grid, so that fine marks are of no use, brought to length 1, and given the noise
+    that the caller draws (at test time there is none). Being linear, R cannot tell "red for yellow digits, a 1 for
     blue ones" from its mirror image, which a deep R takes for a concept.
     """
 
@@ -141,10 +144,10 @@ class DirectionClassifier(nn.Module):
         self.grid = grid
         self.noise = noise
 
-    def forward(self, source: Tensor, edited: Tensor, noise_generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, source: Tensor, edited: Tensor, noise_like: NoiseLike | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
         edit = F.adaptive_avg_pool2d(edited - source, self.grid).flatten(1)
         direction = edit / (edit.norm(dim=1, keepdim=True) + 1e-3)
-        if self.noise > 0 and noise_generator is not None:
-            direction = direction + self.noise * torch.randn(direction.shape, generator=noise_generator).to(direction)
+        if self.noise > 0 and noise_like is not None:
+            direction = direction + self.noise * noise_like(direction)
         return self.SHARPNESS * F.linear(direction, F.normalize(self.head.weight, dim=1))

@@ -11,9 +11,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from cfexplain.reporting.files import append_json_line, read_json_lines, write_json_lines
 from cfexplain.types import Tick
@@ -34,12 +34,26 @@ def forget_reader() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Watcher(Protocol):
+    """What else shows a training while it goes on: live.html, TensorBoard."""
+
+    def begin(self, ticks: Sequence[Mapping[str, Any]], stage: str, step: int) -> None:
+        """A stage begins, or goes on, at `step`; ticks: the lines of history.jsonl that stand before it."""
+
+    def tick(self, tick: Tick, eta_seconds: float | None) -> None:
+        """The next line of the history."""
+
+    def picture(self, file: Path, step: int) -> None:
+        """A PNG that was drawn at `step` of the generator."""
+
+
 class Reporter:
     """Takes ticks and sentences. `stream` is stderr under --json, so that stdout holds JSON alone."""
 
     def __init__(self, stream: TextIO, history: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream = stream
         self.history = history
+        self.watchers: list[Watcher] = []
         self._clock = clock
         self._stage = ""
         self._stage_started = (0.0, 0)  # time and step of the stage's first tick
@@ -53,6 +67,8 @@ class Reporter:
         if self.history is not None:
             line = {"stage": tick.stage, "step": tick.step, "num_steps": tick.num_steps, **tick.values}
             append_json_line(self.history, line)
+        for watcher in self.watchers:
+            watcher.tick(tick, self.eta_seconds(tick))
         text = self._as_text(tick)
         log.info(text)
         if self.stream.isatty():
@@ -69,10 +85,17 @@ class Reporter:
         """Start the clock of a stage at `step`, and forget its later ticks: a continued run takes those steps again."""
         self.end_stage()
         self._stage, self._stage_started = stage, (self._clock(), step)
-        if self.history is None or not self.history.exists():
-            return
-        ticks = read_json_lines(self.history)
-        write_json_lines(self.history, [tick for tick in ticks if tick["stage"] != stage or tick["step"] <= step])
+        kept = []
+        if self.history is not None and self.history.exists():
+            ticks = read_json_lines(self.history)
+            kept = [tick for tick in ticks if tick["stage"] != stage or tick["step"] <= step]
+            write_json_lines(self.history, kept)
+        for watcher in self.watchers:
+            watcher.begin(kept, stage, step)
+
+    def picture(self, file: Path, step: int) -> None:
+        for watcher in self.watchers:
+            watcher.picture(file, step)
 
     def end_stage(self) -> None:
         """Leave the finished bar on the screen."""

@@ -39,6 +39,11 @@ def hold(folder: Path) -> None:
     _held[key] = file
 
 
+def handle(folder: Path) -> int:
+    """The lock's open file: a process that inherits it holds the folder too, until it ends."""
+    return _held[folder.resolve()].fileno()
+
+
 def let_go(folder: Path) -> None:
     """Give the folder back, where this process holds it."""
     file = _held.pop(folder.resolve(), None)

@@ -123,8 +123,8 @@ def signed_difference(source: np.ndarray, edited: np.ndarray) -> np.ndarray:
 
     Strength is the largest change of any channel, so that a change of hue alone shows; the sign is brightness's.
     """
-    change = (edited.astype(float) - source.astype(float)) / 255
-    strength = np.abs(change).max(axis=0)[..., None]  # (H, W, 1)
+    change = edited.astype(int) - source.astype(int)  # whole numbers: a sum of exactly 0 is no rounding error's sign
+    strength = np.abs(change).max(axis=0)[..., None] / 255  # (H, W, 1)
     towards = np.where(change.sum(axis=0)[..., None] < 0, FALLING, RISING)  # (H, W, 3)
     return np.rint(NEUTRAL + strength * (towards - NEUTRAL)).astype(np.uint8).transpose(2, 0, 1)
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from cfexplain.reporting.files import write_text
-from cfexplain.reporting.tables import NOTHING, NUMBERS, Meanings, columns, metric_rows
+from cfexplain.reporting.tables import NOTHING, NUMBERS, Meanings, MethodTable, columns, method_table, metric_rows
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -28,22 +28,32 @@ def write_report(
 
     reported: the paper's numbers, by the keys of `metrics`.
     """
-    parts = [f"<h1>{escape(title)}</h1>", "<div class=scroll><table>"]
-    parts += [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items()]
-    parts.append("</table></div>")
+    parts = [f"<h1>{escape(title)}</h1>", facts_table(facts)]
     if metrics:
-        parts += ["<h2>Metrics</h2>", _metrics_table(metrics, meanings, reported)]
+        parts += ["<h2>Metrics</h2>", metrics_table(metrics, meanings, reported)]
+    if (methods := method_table(metrics, meanings)) is not None:
+        parts += [f"<h2>{escape(methods.title)}</h2>", _methods_table(methods)]
     parts += [f"<p>Note: {escape(note)}</p>" for note in notes]
     for caption, picture in pictures:
         data = base64.b64encode(picture.read_bytes()).decode("ascii")
         parts.append(f'<h2>{escape(caption)}</h2><img alt="{escape(caption)}" src="data:image/png;base64,{data}">')
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = "\n".join(parts)
-    write_text(file, f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n'
-                     f"<body>\n{body}\n</body></html>\n")
+    document(file, title, "\n".join(parts))
 
 
-def _metrics_table(metrics: Mapping[str, float | str], meanings: Meanings, reported: Mapping[str, float]) -> str:
+def document(file: Path, title: str, body: str, style: str = "", head: str = "") -> None:
+    """A whole page around `body`; style: beside STYLE."""
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    write_text(file, f'<!doctype html>\n<html lang="en"><head>{meta}<title>{escape(title)}</title>{head}'
+                     f"<style>{STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n")
+
+
+def facts_table(facts: Mapping[str, object]) -> str:
+    rows = [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items()]
+    return f"<div class=scroll><table>{''.join(rows)}</table></div>"
+
+
+def metrics_table(metrics: Mapping[str, float | str], meanings: Meanings, reported: Mapping[str, float]) -> str:
+    """As HTML, in a box that scrolls sideways where it is too narrow."""
     shown = columns(reported)
     lines = ["".join(f"<th>{heading}</th>" for heading in shown)]
     lines += [
@@ -51,6 +61,15 @@ def _metrics_table(metrics: Mapping[str, float | str], meanings: Meanings, repor
         for row in metric_rows(metrics, meanings, reported)
     ]
     return f"<div class=scroll><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
+
+
+def _methods_table(methods: MethodTable) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in ("method", *methods.headings))
+    rows = [
+        f"<tr><th>{escape(method)}</th>{''.join(f'<td class=number>{escape(text)}</td>' for text in texts)}</tr>"
+        for method, texts in methods.lines.items()
+    ]
+    return f"<div class=scroll><table><tr>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _cell(heading: str, text: str) -> str:

@@ -10,14 +10,18 @@ import numpy as np
 from cfexplain.reporting.grids import as_scores
 
 if TYPE_CHECKING:
-    from cfexplain.types import Explanations
+    from cfexplain.inspection.base import Inspection
 
 CHANGED = 0.1  # of the range -1..1: a pixel that differs by more counts as changed
+RANGE = 127.5  # grey levels per unit of that range
 
 
-def sample_rows(explanations: Explanations, class_names: Sequence[str]) -> list[dict[str, object]]:
-    """One row per anomaly and concept; verdict ok, not_flipped, or already_normal (there was nothing to explain)."""
-    sources = explanations.sources
+def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict[str, object]]:
+    """One row per anomaly and concept. Distances are of [-1, 1] images; `_before` is of the image itself.
+
+    repair_l1_distance: of the minimal repair; excess_change: the share of the counterfactual's change it saves.
+    """
+    explanations, sources = inspection.explanations, inspection.explanations.sources
     before, after = explanations.source_logits.numpy(), explanations.logits[:, 0].numpy()
     score_before, score_after = as_scores(before), as_scores(after)
     rows: list[dict[str, object]] = []
@@ -25,7 +29,8 @@ def sample_rows(explanations: Explanations, class_names: Sequence[str]) -> list[
         class_index = int(sources.classes[index])
         source = sources.images[index].numpy().astype(np.int16)
         for concept in range(explanations.num_concepts):
-            change = np.abs(explanations.counterfactuals[index, concept].numpy() - source) / 127.5  # (C, H, W)
+            change = np.abs(explanations.counterfactuals[index, concept].numpy() - source) / RANGE  # (C, H, W)
+            repair = np.abs(inspection.repairs[index, concept].numpy() - source) / RANGE
             rows.append({
                 "id": image_id,
                 "class": class_names[class_index] if class_index >= 0 else "",
@@ -35,14 +40,32 @@ def sample_rows(explanations: Explanations, class_names: Sequence[str]) -> list[
                 "logit_before": f"{before[index]:.6g}",
                 "logit_after": f"{after[index, concept]:.6g}",
                 "threshold": f"{explanations.threshold:.6g}",
-                "verdict": verdict(before[index], after[index, concept], explanations.threshold),
+                "verdict": inspection.verdict(index, concept).value,
                 "l1_distance": f"{change.mean():.6g}",
                 "changed_fraction": f"{(change.max(axis=0) > CHANGED).mean():.6g}",
+                "position_before": f"{float(inspection.position_before[index]):.6g}",
+                "position_after": f"{float(inspection.position_after[index, concept]):.6g}",
+                **_survival(inspection, index, concept),
+                "manifold_distance": f"{float(inspection.manifold_distance[index, concept]):.6g}",
+                "duplicate_of": _number(int(inspection.duplicate_of[index, concept])),
+                "repair_l1_distance": f"{repair.mean():.6g}",
+                "excess_change": f"{excess_change(change, repair):.6g}",
+                "repair_logit": f"{float(inspection.repair_logits[index, concept]):.6g}",
+                "nearest_normal": inspection.nearest_ids[index],
             })
     return rows
 
 
-def verdict(logit_before: float, logit_after: float, threshold: float) -> str:
-    if logit_before <= threshold:
-        return "already_normal"
-    return "ok" if logit_after <= threshold else "not_flipped"
+def excess_change(change: np.ndarray, repair: np.ndarray) -> float:
+    """Share of a change, in L1 distance, that the minimal repair does without."""
+    total = float(change.sum())
+    return 1 - float(repair.sum()) / total if total > 0 else 0.0
+
+
+def _survival(inspection: Inspection, index: int, concept: int) -> dict[str, object]:
+    kept = inspection.survives[index, concept].tolist()
+    return {f"survives_{name}": int(value) for name, value in zip(inspection.alterations, kept, strict=True)}
+
+
+def _number(concept: int) -> object:
+    return concept if concept >= 0 else ""

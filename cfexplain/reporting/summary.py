@@ -71,8 +71,8 @@ class Summary:
 
 
 def summarize(folders: Iterable[Path], slug: Callable[[Mapping[str, Any]], str]) -> Summary:
-    """slug: the name of a dataset config, '<dataset>-<normal set>'."""
-    chains = {folder: _chain(folder) for folder in folders}
+    """slug: the name of a dataset config, '<dataset>-<normal set>'. A comparison of runs is no model and has no row."""
+    chains = {folder: _chain(folder) for folder in folders if not _config(folder).get("compare")}
     inner = {parent.resolve() for chain in chains.values() for parent in chain[:-1]}
     ends = {folder: chain for folder, chain in chains.items() if folder.resolve() not in inner}
     known = {folder: _values(chain, slug) for folder, chain in ends.items()}

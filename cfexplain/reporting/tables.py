@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+from cfexplain.metrics.baselines import METHODS, NUM_IMAGES, PREFIX
+
 INTERVAL = ("_low", "_high")
 Meanings = Mapping[str, tuple[str, str]]  # key -> what it says, its ideal value: MetricSpec.meanings
 NOTHING: Mapping[str, float] = {}
@@ -16,6 +18,8 @@ COLUMNS = {  # heading -> field of TableRow
     "meaning": "meaning",
 }
 NUMBERS = ("value", PAPER)  # aligned at the right
+BASELINES_TITLE = "Compared with baselines, on the same {} images"
+IDEAL = "ideal"  # the line below the methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,15 @@ class TableRow:
     ideal: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodTable:
+    """One line for each way to make a counterfactual, and one for the ideal. headings: metric keys."""
+
+    title: str
+    headings: list[str]
+    lines: dict[str, list[str]]
+
+
 def columns(reported: Mapping[str, float]) -> dict[str, str]:
     """Headings with the fields below them; the paper's column where it reports something."""
     return {heading: name for heading, name in COLUMNS.items() if heading != PAPER or reported}
@@ -38,11 +51,11 @@ def metric_rows(
 ) -> list[TableRow]:
     """A row per metric, in the order of the dict; `<key>_low` and `<key>_high` become its interval.
 
-    reported: what the paper gives, by the same keys.
+    Those of the baselines have a table of their own. reported: what the paper gives, by the same keys.
     """
     rows = []
     for key, value in metrics.items():
-        if key == "schema_version" or any(
+        if key == "schema_version" or key.startswith(PREFIX) or any(
                 key.endswith(end) and key.removesuffix(end) in metrics for end in INTERVAL):
             continue
         ends = [metrics.get(key + end) for end in INTERVAL]
@@ -53,6 +66,24 @@ def metric_rows(
             key=key, value=as_text(value), interval=interval, paper=paper, meaning=meaning, ideal=ideal
         ))
     return rows
+
+
+def method_table(metrics: Mapping[str, float | str], meanings: Meanings) -> MethodTable | None:
+    """What the metrics hold of the baselines; None where they were not measured."""
+    if NUM_IMAGES not in metrics:
+        return None
+    values = {
+        method: {key.removeprefix(f"{PREFIX}{method}_"): value for key, value in metrics.items()
+                 if key.startswith(f"{PREFIX}{method}_") and not key.endswith(INTERVAL)}
+        for method in METHODS
+    }
+    headings = list(dict.fromkeys(key for of_method in values.values() for key in of_method))
+    lines = {
+        method: [as_text(of_method[key]) if key in of_method else "-" for key in headings]
+        for method, of_method in values.items()
+    }
+    lines[IDEAL] = [meaning_of(key, meanings)[1] for key in headings]
+    return MethodTable(title=BASELINES_TITLE.format(metrics[NUM_IMAGES]), headings=headings, lines=lines)
 
 
 def meaning_of(key: str, meanings: Meanings) -> tuple[str, str]:
@@ -81,4 +112,13 @@ def print_table(
     for row in metric_rows(metrics, meanings, reported):
         table.add_row(*(getattr(row, field) for field in shown.values()))
     # A file or a pipe has no width of its own: lines must not be broken at 80 there, scripts read them.
-    Console(file=stream, width=None if stream.isatty() else 140).print(table)
+    console = Console(file=stream, width=None if stream.isatty() else 140)
+    console.print(table)
+    if (methods := method_table(metrics, meanings)) is not None:
+        table = Table(box=box.SIMPLE_HEAD, title=methods.title, title_justify="left", title_style="bold")
+        table.add_column("method", no_wrap=True)
+        for heading in methods.headings:
+            table.add_column(heading.replace("_", "\n"), justify="right", vertical="bottom")
+        for method, texts in methods.lines.items():
+            table.add_row(method, *texts)
+        console.print(table)

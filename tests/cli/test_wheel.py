@@ -18,6 +18,10 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path, session_cache):
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(ROOT)]
     subprocess.run(install, check=True, capture_output=True, text=True)
     assert (site / "cfexplain" / "conf" / "train.yaml").is_file()
+    pages = ROOT / "cfexplain" / "reporting" / "inspector_page"
+    assert {file.name for file in pages.iterdir()} == {
+        file.name for file in (site / "cfexplain" / "reporting" / "inspector_page").iterdir()
+    } != set()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site), "CFEXPLAIN_CACHE": str(session_cache)}

@@ -6,7 +6,7 @@ import json
 from cfexplain.metrics.auroc import Auroc
 from cfexplain.reporting.files import write_json
 from cfexplain.reporting.html import write_report
-from cfexplain.reporting.tables import metric_rows, print_table
+from cfexplain.reporting.tables import method_table, metric_rows, print_table
 
 MEANINGS = Auroc.meanings
 METRICS = {
@@ -54,3 +54,20 @@ def test_the_page_needs_no_other_file_and_escapes_names(tmp_path):
     assert "&lt;run&gt;" in page and "a&amp;b" in page and "&lt;n&gt;" in page and "<run>" not in page
     assert 'src="data:image/png;base64,' in page and "http" not in page.replace("http-equiv", "")
     assert all(row.value in page for row in metric_rows(METRICS, MEANINGS))
+
+
+def test_baselines_have_a_table_of_their_own():
+    own = {"validity": 0.9, "validity_low": 0.8, "validity_high": 1.0}
+    metrics = {
+        **own, "baseline_images": 50, **{f"baseline_cfexplain_{key}": value for key, value in own.items()},
+        "baseline_gradient_validity": 1.0, "baseline_gradient_survival": 0.01, "baseline_nearest_validity": 0.5,
+    }
+    assert [row.key for row in metric_rows(metrics, MEANINGS)] == ["validity"]
+    table = method_table(metrics, {"validity": ("", "1")})
+    assert table.headings == ["validity", "survival"] and "50 images" in table.title
+    assert table.lines == {
+        "cfexplain": ["0.900", "-"], "nearest": ["0.500", "-"], "gradient": ["1.000", "0.010"],
+        "autoencoder": ["-", "-"],
+        "ideal": ["1", ""],
+    }
+    assert method_table(own, MEANINGS) is None

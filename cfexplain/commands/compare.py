@@ -1,0 +1,197 @@
+"""cfexplain evaluate compare=[runA,runB]: trained runs side by side on the same images.
+
+The runs are named a, b, c ... in the order given. Scores of different detectors are on different scales, so each is
+read against its own threshold.
+"""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.commands.comparison_numbers import (
+    class_of, comparison_meanings, comparison_metrics, comparison_rows, score_text, shown_images,
+)
+from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
+from cfexplain.commands.job import Job
+from cfexplain.commands.judged_run import Judged, Side, judged
+from cfexplain.commands.own_images import find_images
+from cfexplain.commands.runtime import device_name, start_torch
+from cfexplain.commands.second_detector import load_second_detector
+from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.errors import ConfigError
+from cfexplain.inspection.base import VERDICTS, Reference
+from cfexplain.metrics.judge_recipe import JudgeRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from cfexplain.commands.evaluate import EvaluateConfig
+    from cfexplain.explanation.model import FittedModel
+    from cfexplain.reporting.comparison import ComparedImage
+    from cfexplain.types import Splits
+
+NAMES = string.ascii_lowercase
+FALSE_ALARM_RATE = 0.05  # this and FEATURES: as in conf/explain.yaml
+FEATURES = JudgeRecipe(width=8, num_features=64, num_steps=200)
+NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
+def check_compare(compare: Sequence[str]) -> None:
+    """ConfigError for what can be seen before anything is opened."""
+    if len(compare) < 2:
+        raise ConfigError(f"compare needs two runs or more, like compare=[runA,runB], and {compare[0]} is one")
+    if len(compare) > len(NAMES):
+        raise ConfigError(f"compare takes at most {len(NAMES)} runs, got {len(compare)}")
+
+
+def open_runs(config: EvaluateConfig) -> list[TrainedRun]:
+    """The runs, each once; torch stays unloaded."""
+    assert config.compare is not None
+    runs = [open_run(run, config.output_root, config.cache_dir, config.allow_custom_code) for run in config.compare]
+    folders = [run.folder.resolve() for run in runs]
+    for text, folder in zip(config.compare, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError(f"compare names {text} twice: give different runs")
+    return runs
+
+
+def compare_slug(config: EvaluateConfig) -> str:
+    return "compare-" + "-".join(dict.fromkeys(run.slug for run in open_runs(config)))
+
+
+def compare_runs(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
+    from cfexplain.reporting.files import write_csv
+
+    runs = open_runs(config)
+    files = find_images(config.images) if config.images else []
+    device = start_torch(config.runtime, config.device)
+    job.folder.update(seed=runs[0].config.seed, device=device_name(device))
+    job.folder.write_parents([run.folder for run in runs])
+    with job.timed("data"):
+        splits = [run.config.load_splits() for run in runs]
+        images = _images(runs, files, splits[0])
+    with job.timed("reference"):
+        sides = [
+            _side(config, job, name, *opened, device)
+            for name, opened in zip(NAMES, zip(runs, splits, images, strict=True), strict=False)
+        ]
+    job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
+    with job.timed("compare"):
+        found = [judged(side, sides, device) for side in sides]
+    if num_unread := len(images[0]) - len(found[0].names):
+        job.note(f"{num_unread} of {len(images[0])} images cannot be read and are left out; cfexplain.log names each")
+    write_csv(job.folder.path / "comparison.csv", comparison_rows(sides, found))
+    metrics = comparison_metrics(sides, found)
+    if "cohens_kappa" not in metrics:
+        job.note(NO_KAPPA)
+    job.folder.write_metrics(metrics)
+    _report(config, job, sides, found, metrics, device)
+    return metrics
+
+
+def dry_run_compare(config: EvaluateConfig, planned: Path) -> int:
+    from cfexplain.reporting.console import Reporter
+
+    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
+    runs = open_runs(config)
+    files = find_images(config.images) if config.images else []
+    device = start_torch(config.runtime, config.device)
+    images = _images(runs, files, None if files else runs[0].config.load_splits())
+    for name, run in zip(NAMES, runs, strict=False):
+        run.load_model(device)
+        reporter.say(f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}")
+    reporter.say(f"device: {device_name(device)}")
+    reporter.say(f"folder (not made): {planned}")
+    return 0
+
+
+def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> list[ExplainedImages]:
+    """For each run the images in its size: own ones, or the test anomalies of the first run."""
+    shapes = [run.image_shape() for run in runs]
+    if files:
+        return [own_images(files, shape) for shape in shapes]
+    if len(set(shapes)) > 1:
+        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(NAMES, shapes, strict=False))
+        raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")
+    assert first is not None
+    return [test_anomalies(first)] * len(runs)
+
+
+def _side(
+    config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, splits: Splits, images: ExplainedImages,
+    device: torch.device,
+) -> Side:
+    model = trained.load_model(device)
+    reference = _reference(config, job, name, trained, model, splits, device)
+    return Side(name=name, trained=trained, model=model, reference=reference, images=images)
+
+
+def _reference(
+    config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, model: FittedModel, splits: Splits,
+    device: torch.device,
+) -> Reference:
+    """As cfexplain explain has it without further words, so that the verdicts are the same."""
+    from cfexplain.inspection.reference import build_reference
+    from cfexplain.metrics.features import feature_space
+
+    cache_dir = Path(config.cache_dir)
+    report = lambda tick: job.reporter(replace(tick, stage=f"second detector of {name}"))  # noqa: E731
+    judge = load_second_detector(
+        config.second_detector, trained, splits, device, cache_dir, config.allow_custom_code, report
+    )
+    job.reporter.end_stage()
+    features = feature_space(splits, FEATURES, cache_dir, device)
+    return build_reference(model.detector, splits, features, judge, FALSE_ALARM_RATE, device)
+
+
+def _report(
+    config: EvaluateConfig, job: Job, sides: list[Side], found: list[Judged], metrics: dict[str, float | str],
+    device: torch.device,
+) -> None:
+    from cfexplain.reporting.comparison import write_comparison
+    from cfexplain.reporting.tables import print_table
+
+    meanings = comparison_meanings(metrics, sides)
+    print_table(metrics, meanings, job.reporter.stream)
+    chosen = shown_images(found, config.num_compared_images)
+    images = [_compared(sides, found, index, device) for index in chosen]
+    facts = {f"run {side.name}": side.trained.folder for side in sides}
+    limits = {side.name: score_text(side.reference.threshold) for side in sides}
+    facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
+    title = f"Comparison: {' and '.join(dict.fromkeys(side.trained.slug for side in sides))}"
+    write_comparison(
+        job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images
+    )
+
+
+def _compared(sides: list[Side], found: list[Judged], index: int, device: torch.device) -> ComparedImage:
+    """What the report shows of an image; it is explained once more, so that no others need to be kept."""
+    from cfexplain.explanation.explain import explain_images
+    from cfexplain.reporting.comparison import ComparedImage, RunView
+
+    place = sides[0].images.names.index(found[0].names[index])
+    views = []
+    for side, part in zip(sides, found, strict=True):
+        explanations = explain_images(side.model, side.images.load(range(place, place + 1)), device)
+        accepted = [] if part.accepted is None else part.accepted[index].tolist()
+        views.append(RunView(
+            name=side.name,
+            source=explanations.sources.images[0],
+            counterfactuals=explanations.counterfactuals[0],
+            logits=explanations.logits[0, 0],
+            source_logit=float(part.logits_before[index]),
+            threshold=side.reference.threshold,
+            verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
+            best=int(part.concepts[index]),
+            accepted_by={other.name: said for other, said in zip(sides, accepted, strict=False) if other is not side},
+        ))
+    return ComparedImage(
+        id=found[0].names[index], class_name=class_of(sides[0], found[0], index), views=tuple(views)
+    )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

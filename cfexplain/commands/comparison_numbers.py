@@ -1,0 +1,124 @@
+"""A comparison in numbers: comparison.csv, metrics.json, and which images are worth a look."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from cfexplain.commands.judged_run import Judged, Side
+from cfexplain.inspection.base import VERDICTS
+from cfexplain.metrics.agreement import agreement, cohens_kappa
+from cfexplain.reporting.grids import as_scores, spread
+
+MEANINGS = {
+    "num_images": ("images that are compared", ""),
+    "agreement": ("share of images that all runs call anomalous, or all normal", "1"),
+    "cohens_kappa": ("the same beyond chance; 0 = as often as by chance", "1"),
+    "verdict_agreement": ("share of images with the same verdict in all runs", "1"),
+}
+
+
+def comparison_rows(sides: list[Side], found: list[Judged]) -> list[dict[str, object]]:
+    """One an image: comparison.csv."""
+    rows = []
+    for index, name in enumerate(found[0].names):
+        row: dict[str, object] = {"id": name, "class": class_of(sides[0], found[0], index)}
+        row["agree"] = len({bool(part.is_anomalous[index]) for part in found}) == 1
+        row["same_verdict"] = len({part.verdict(index) for part in found}) == 1
+        for side, part in zip(sides, found, strict=True):
+            values = {
+                "is_anomalous": bool(part.is_anomalous[index]),
+                "score_before": score_text(part.logits_before[index]),
+                "threshold": score_text(side.reference.threshold),
+                "verdict": part.verdict(index).value,
+                "concept": int(part.concepts[index]),
+                "score_after": score_text(part.logits_after[index]),
+                "logit_before": f"{part.logits_before[index]:.6g}",
+                "logit_after": f"{part.logits_after[index]:.6g}",
+                "logit_threshold": f"{side.reference.threshold:.6g}",
+                "l1_distance": f"{part.l1_distances[index]:.6g}",
+                "changed_fraction": f"{part.changed_fractions[index]:.6g}",
+            }
+            row |= {f"{side.name}_{key}": value for key, value in values.items()}
+            if part.accepted is not None:
+                others = zip(sides, part.accepted[index].tolist(), strict=True)
+                row |= {f"{side.name}_convinces_{other.name}": said for other, said in others if other is not side}
+        rows.append(row)
+    return rows
+
+
+def comparison_metrics(sides: list[Side], found: list[Judged]) -> dict[str, float | str]:
+    anomalous = np.stack([part.is_anomalous.numpy() for part in found], axis=1)  # (N, S)
+    verdicts = np.stack([_best_codes(part) for part in found], axis=1)  # (N, S)
+    values: dict[str, float | str] = {
+        "num_images": len(anomalous),
+        "agreement": agreement(anomalous),
+        "verdict_agreement": agreement(verdicts),
+    }
+    pairs = list(itertools.combinations(range(len(sides)), 2))
+    kappas = {(i, j): cohens_kappa(anomalous[:, i], anomalous[:, j]) for i, j in pairs}
+    known = {pair: kappa for pair, kappa in kappas.items() if kappa is not None}
+    if known:
+        values["cohens_kappa"] = float(np.mean(list(known.values())))
+    if len(pairs) > 1:
+        values |= {f"cohens_kappa_{sides[i].name}_{sides[j].name}": kappa for (i, j), kappa in known.items()}
+    for number, side in enumerate(sides):
+        values[f"num_anomalous_{side.name}"] = int(anomalous[:, number].sum())
+        counted = np.bincount(verdicts[:, number], minlength=len(VERDICTS)).tolist()
+        values |= {f"num_{verdict}_{side.name}": count for verdict, count in zip(VERDICTS, counted, strict=True)}
+    return values | _convinced(sides, found)
+
+
+def _convinced(sides: list[Side], found: list[Judged]) -> dict[str, float]:
+    """Share of each run's counterfactuals that its own detector accepts, of anomalies, that another's accepts too."""
+    values = {}
+    for (own, side), (other, judge) in itertools.permutations(enumerate(sides), 2):
+        part = found[own]
+        if part.accepted is not None:
+            flipped = part.is_anomalous & (part.logits_after <= side.reference.threshold)
+            if flipped.any():
+                values[f"{side.name}_convinces_{judge.name}"] = part.accepted[flipped, other].double().mean().item()
+    return values
+
+
+def comparison_meanings(metrics: Mapping[str, float | str], sides: list[Side]) -> dict[str, tuple[str, str]]:
+    known = dict(MEANINGS)
+    for side in sides:
+        known[f"num_anomalous_{side.name}"] = (f"images that {side.name} calls anomalous", "")
+        known |= {f"num_{verdict}_{side.name}": (f"images whose best concept is {verdict} in {side.name}", "")
+                  for verdict in VERDICTS}
+        known |= {f"{side.name}_convinces_{other.name}": (
+            f"share of {side.name}'s accepted counterfactuals that {other.name} accepts too", "") for other in sides}
+    pairs = {key: ("cohens_kappa of these two", "1") for key in metrics if key.startswith("cohens_kappa_")}
+    return known | pairs
+
+
+def shown_images(found: list[Judged], num_images: int) -> list[int]:
+    """Images to be drawn: those of which the runs disagree, then those with other verdicts, then the rest.
+
+    Of a kind with more than there is room for, evenly spread ones.
+    """
+    anomalous = np.stack([part.is_anomalous.numpy() for part in found], axis=1)
+    verdicts = np.stack([_best_codes(part) for part in found], axis=1)
+    disagree, differ = (~(values == values[:, :1]).all(axis=1) for values in (anomalous, verdicts))
+    chosen: list[int] = []
+    for kind in (disagree, differ & ~disagree, ~differ & ~disagree):
+        indices = np.flatnonzero(kind)
+        chosen += [int(indices[place]) for place in spread(len(indices), num_images - len(chosen))]
+    return chosen
+
+
+def _best_codes(part: Judged) -> np.ndarray:
+    """(N,) int64: the verdict of each image's best concept."""
+    return part.codes.gather(1, part.concepts[:, None])[:, 0].numpy()
+
+
+def class_of(side: Side, part: Judged, index: int) -> str:
+    class_index, names = int(part.classes[index]), side.images.class_names
+    return names[class_index] if 0 <= class_index < len(names) else ""
+
+
+def score_text(logit: float) -> str:
+    return f"{float(as_scores(np.array(float(logit)))):.6g}"

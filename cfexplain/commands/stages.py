@@ -1,0 +1,165 @@
+"""The two stages of a training: the detector, then the generator; on rank 0, which writes, and on the others.
+
+`follow` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what these share.
+"""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfexplain.commands.adopt import adopt
+from cfexplain.commands.job import Job
+from cfexplain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cfexplain.commands.train import TrainConfig
+    from cfexplain.detectors.network import Detector
+    from cfexplain.engine.distributed import Ranks
+    from cfexplain.engine.loop import Learner
+    from cfexplain.types import Splits
+
+REMEDY = "delete it and run the same command again"
+
+
+class Stage(Enum):
+    all = "all"
+    detector = "detector"
+    generator = "generator"
+
+
+def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks) -> Detector:
+    """Fit it, or take it from the run that is continued."""
+    from cfexplain.commands.trained_run import load_detector
+    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
+    from cfexplain.engine import checkpoint
+    from cfexplain.engine.loop import train
+
+    path = job.folder.checkpoints / "detector.pt"
+    if path.exists():
+        job.reporter.say(f"detector taken from {path}")
+        detector = load_detector(config, path, REMEDY, device)
+        _share(detector, path.parent, ranks)
+        return detector
+    if config.stage is Stage.generator:
+        raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
+    if not config.detector.is_trained:
+        detector = adopt(config, job, splits, device)
+        _share(detector, path.parent, ranks)
+        return detector
+    ranks.shared(None)
+    learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
+    _continue(learner, job)
+    train(
+        learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
+        save=lambda: _save_last(learner, job), save_every_steps=config.fit.checkpoint_every_steps, ranks=ranks,
+    )
+    detector = learner.fitted()
+    checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
+    return detector
+
+
+def _continue(learner: Learner, job: Job) -> None:
+    """Take the learner to where its last checkpoint stands, and the history with it."""
+    from cfexplain.engine import checkpoint
+
+    found = checkpoint.load_last(job.folder.checkpoints)
+    if found is not None and found.values.get("stage", "generator") == learner.stage:
+        try:
+            learner.load_state_dict(found.values["learner"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(f"{found.path} does not fit this run's config; {REMEDY}") from error
+        job.reporter.say(f"{learner.stage} continues at step {learner.steps_done}")
+    if found is not None and found.damaged is not None:
+        where = f"the one before it, {found.path.name}: {learner.stage} at step {learner.steps_done}"
+        job.note(f"{found.damaged} was damaged; the run went on from {where}")
+    learner.ranks.shared(learner.state_dict() if learner.steps_done else None)
+    job.reporter.begin_stage(learner.stage, learner.steps_done)
+
+
+def _save_last(learner: Learner, job: Job) -> None:
+    from cfexplain.engine import checkpoint
+
+    checkpoint.save_last(job.folder.checkpoints, {"stage": learner.stage, "learner": learner.state_dict()})
+
+
+def train_generator(
+    config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device, ranks: Ranks
+) -> None:
+    """Play the game to its end, from wherever the run stands, and draw what came of it."""
+    from cfexplain.engine import checkpoint
+    from cfexplain.explanation.explain import explain_images
+    from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
+    from cfexplain.reporting.files import write_picture
+    from cfexplain.reporting.grids import counterfactual_grid, spread
+
+    learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+    _continue(learner, job)
+    # Pictures while training show exposure images: the test set is for the end.
+    shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
+
+    def draw() -> None:
+        if learner.steps_done % config.fit.image_every_steps == 0:
+            picture = counterfactual_grid(explain_images(learner.fitted(), shown, device), range(len(shown)))
+            file = job.folder.images / f"counterfactuals-{learner.steps_done:06d}.png"
+            write_picture(file, picture)
+            job.reporter.picture(file, learner.steps_done)
+
+    model = fit_generator(learner, job.reporter, on_step=draw, save=lambda: _save_last(learner, job))
+    checkpoint.save(job.folder.checkpoints / "generator.pt", {
+        "image_shape": list(splits.image_shape),
+        "generator": model.generator.state_dict(),
+        "concept_classifier": model.concept_classifier.state_dict(),
+    })
+    anomalies = splits.explained
+    anomalies = anomalies.select(_indices(spread(len(anomalies), config.num_grid_images)))
+    picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
+    write_picture(job.folder.images / "counterfactuals.png", picture)
+
+
+def _indices(chosen: list[int]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(chosen, dtype=torch.long)
+
+
+def follow(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
+    """Both stages for a rank other than 0: the same computations, nothing said or written."""
+    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
+    from cfexplain.detectors.network import build_detector
+    from cfexplain.explanation.fitting import CounterfactualLearner
+
+    warnings.simplefilter("ignore")
+    splits = config.load_splits()
+    if (found := ranks.shared(None)) is not None:  # rank 0 has one that is trained already
+        spec = config.detector.kept_in(Path(found["kept_in"]))
+        detector = build_detector(spec, config.encoder.without_weights, splits.image_shape, config.seed)
+        detector.load_state_dict(found["weights"])
+        detector.to(device).eval().requires_grad_(False)
+    else:
+        learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
+        _train_alongside(learner, config.detector.steps, LOG_EVERY_STEPS, config)
+        detector = learner.fitted()
+    if config.stage is not Stage.detector:
+        game = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+        _train_alongside(game, config.fit.steps, config.fit.log_every_steps, config)
+
+
+def _train_alongside(learner: Learner, num_steps: int, log_every_steps: int, config: TrainConfig) -> None:
+    from cfexplain.engine.loop import train
+
+    if (state := learner.ranks.shared(None)) is not None:
+        learner.load_state_dict(state)
+    train(
+        learner, num_steps, log_every_steps, report=lambda tick: None, save=lambda: None,
+        save_every_steps=config.fit.checkpoint_every_steps, ranks=learner.ranks,
+    )
+
+
+def _share(detector: Detector, folder: Path, ranks: Ranks) -> None:
+    """One that need not be trained; folder: where it has put what it is read from."""
+    ranks.shared({"kept_in": str(folder.resolve()), "weights": detector.state_dict()})

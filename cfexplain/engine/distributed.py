@@ -1,0 +1,151 @@
+"""Training in several processes (torch.distributed): every update is that of one process on the whole batch.
+
+Each rank draws the same batch, whose randomness depends on (seed, step) alone, and works on its own part. The parts are
+of one size, so that means over them, averaged over the ranks, are means over the batch; what is no mean of samples
+(statistics of batch norm, a distance of two distributions) is computed from gathered values. The ranks hold the same
+weights at each step, and a checkpoint does not depend on their number.
+
+It is not DistributedDataParallel: that wraps one network with one forward a backward. Here three networks play against
+each other, each in several forwards a step and frozen in others, and a loss needs the whole batch. One all-reduce of
+all gradients before each optimiser step says the same in ten lines; what is lost is the overlap with the backward.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cfexplain.errors import FitError
+
+PATIENCE = timedelta(days=1)  # whoever started the ranks notices a dead one; a first reading of images may take hours
+
+
+class PeerLost(FitError):
+    """Another rank is gone. Its own reason is the one to know."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, seen from one of them; alone, every method gives back what it got.
+
+    Rows are the first dimension of a tensor.
+    """
+
+    rank: int
+    size: int
+
+    def part(self, values: Tensor, *blocks: int) -> Tensor:
+        """This rank's rows. blocks: numbers of consecutive rows, each of which is divided evenly; without any, all."""
+        if self.size == 1:
+            return values
+        blocks = blocks or (len(values),)
+        assert sum(blocks) == len(values) and all(block % self.size == 0 for block in blocks), (blocks, len(values))
+        return torch.cat([block.chunk(self.size)[self.rank] for block in values.split(blocks) if len(block)])
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, in their order, on every rank; gradients flow back to the rank they came from."""
+        return values if self.size == 1 else _Gathered.apply(values, self)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the ranks, element by element, without a gradient."""
+        if self.size == 1:
+            return values
+        total = values.detach().clone()
+        with _peers():
+            dist.all_reduce(total)
+        return total / self.size
+
+    def average_gradients_of(self, optimizer: torch.optim.Optimizer) -> None:
+        """From now on each of its steps takes the mean of the ranks' gradients."""
+        if self.size > 1:
+            optimizer.register_step_pre_hook(lambda optimizer, *_: self._average_gradients(optimizer))
+
+    def shared(self, value: Any) -> Any:
+        """What rank 0 gives, a state dict or other plain values, on every rank; tensors come to the CPU."""
+        if self.size == 1:
+            return value
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        box = [buffer.getvalue() if self.rank == 0 else b""]
+        with _peers():
+            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=True)
+
+    def agreed_stop(self, signal_name: str | None) -> str | None:
+        """A signal that asks any rank to stop, so that all stop after the same step."""
+        if self.size == 1:
+            return signal_name
+        number = torch.tensor(0 if signal_name is None else signal.Signals[signal_name].value)  # CPU: no wait for a GPU
+        with _peers():
+            dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        return signal.Signals(int(number)).name if number else None
+
+    def check_same(self, tensors: Sequence[Tensor], what: str) -> None:
+        """FitError where the ranks' tensors are not equal, bit for bit."""
+        if self.size == 1:
+            return
+        digest = sum(tensor.detach().flatten().view(torch.uint8).sum(dtype=torch.int64).cpu() for tensor in tensors)
+        digests = [torch.zeros_like(digest) for _ in range(self.size)]
+        with _peers():
+            dist.all_gather(digests, digest)
+        if any(not other.equal(digests[0]) for other in digests):
+            raise FitError(f"{what} differ between the processes, which must run on equal hardware and versions")
+
+    def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = mean.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients)])
+
+
+ALONE = Ranks(rank=0, size=1)
+
+
+class _Gathered(torch.autograd.Function):
+    """Every rank's loss depends on every rank's values: backward sums what the ranks want of each."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(ranks.size)]
+        with _peers():
+            dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.contiguous().clone()
+        with _peers():
+            dist.all_reduce(total)
+        return total.chunk(ctx.ranks.size)[ctx.ranks.rank], None
+
+
+@contextmanager
+def joined(rank: int, size: int, init_method: str, device: torch.device) -> Iterator[Ranks]:
+    """Meet the other ranks. init_method: env:// as torchrun sets it, or a file:// that the ranks share.
+
+    Tensors on the CPU go through gloo, those on a GPU through nccl.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with _peers():
+        dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size, timeout=PATIENCE)
+    yield Ranks(rank=rank, size=size)
+    dist.destroy_process_group()  # after a failure it could wait for peers that are gone
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo's, and its subclass DistBackendError of nccl
+        raise PeerLost(f"a process of this run is gone: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,130 @@
+"""What was measured on explanations, as it is saved, drawn and put into words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from cfexplain.types import Explanations, ImageSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cfexplain.detectors.network import Detector
+    from cfexplain.metrics.alterations import Alterations
+    from cfexplain.metrics.features import FeatureSpace
+
+SECOND_DETECTOR = "second_detector"
+NUM_WAY_STEPS = 9  # points along the way from an image to its counterfactual
+
+
+class Verdict(StrEnum):
+    """Of one counterfactual; where several hold, the first in this order is the verdict.
+
+    already_normal: the image itself is at or below the threshold: there was nothing to explain.
+    not_flipped:    the counterfactual is still above the threshold.
+    adversarial:    it is below it only as it stands: after PNG, JPEG, a shift or a blur, or for a second detector, not,
+                    each judged by its own threshold (Reference), so that real normal images mostly pass.
+    off_manifold:   it is farther from the normal images than these are from each other.
+    duplicate:      it is the same change as that of an earlier concept.
+    ok:             none of these.
+    """
+
+    already_normal = "already_normal"
+    not_flipped = "not_flipped"
+    adversarial = "adversarial"
+    off_manifold = "off_manifold"
+    duplicate = "duplicate"
+    ok = "ok"
+
+
+VERDICTS = tuple(Verdict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What explanations are judged against: the normal images that took no part in training, and independent judges.
+
+    normal_logits:     (M,) float32, sorted: the detector's logits of the held-out normals.
+    false_alarm_rate:  share of normal images that may lie above the threshold.
+    threshold:         the logit at or below which an image counts as normal, from normal_logits and the rate.
+    alterations:       that a counterfactual should survive; their names are Alterations.functions' keys.
+    alteration_thresholds: one for each: the logit that the same share of the held-out normals exceed after it, and
+                       never below `threshold`. What an alteration does to real normal images is no fault of an
+                       explanation's.
+    normal_survival:   share of the held-out normals at or below the threshold that survive everything, second detector
+                       included; nan where none is at or below it.
+    neighbours:        normal training images among which the nearest one is looked for.
+    features:          the space in which distances to normal images are taken, and its name.
+    neighbour_features: (T, D) float32 of the neighbours.
+    distance_limit:    of the held-out normals' distances to their nearest neighbours the 99 % quantile.
+    second_detector:   one that the generator never saw, or None; with its own threshold at the same false-alarm rate.
+    """
+
+    normal_logits: Tensor
+    false_alarm_rate: float
+    threshold: float
+    alterations: Alterations
+    alteration_thresholds: tuple[float, ...]
+    normal_survival: float
+    neighbours: ImageSet
+    features: FeatureSpace
+    neighbour_features: Tensor
+    distance_limit: float
+    second_detector: Detector | None
+    second_threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was measured on the explanations of N images under K concepts.
+
+    explanations:     of these images, with the reference's threshold.
+    verdict_codes:    (N, K) int64, index into VERDICTS.
+    position_before:  (N,) float32, share of the held-out normals with a lower score than the image.
+    position_after:   (N, K) the same of the counterfactuals.
+    alterations:      names of the M alterations that a counterfactual should survive, second_detector last if any.
+    survives:         (N, K, M) bool, at or below the threshold after each of them.
+    manifold_distance: (N, K) float32, distance to the nearest normals over the reference's limit: above 1 is farther
+                      than normal images are from each other.
+    duplicate_of:     (N, K) int64, the earlier concept that makes the same change, or -1.
+    way_logits:       (N, K, NUM_WAY_STEPS) float32 along the way from the image (first) over the counterfactuals for
+                      falling alpha to the one for alpha = 0 (last), blended in equal steps.
+    repairs:          (N, K, C, H, W) uint8, minimal repair: the least change found that passes the threshold.
+    repair_logits:    (N, K) float32.
+    heatmaps:         (N, H, W) float32 in [-1, 1], integrated gradients of the image's logit; positive: raises it.
+    nearest:          (N, C, H, W) uint8, the nearest normal training image.
+    nearest_ids:      N names.
+    """
+
+    explanations: Explanations
+    verdict_codes: Tensor
+    position_before: Tensor
+    position_after: Tensor
+    alterations: tuple[str, ...]
+    survives: Tensor
+    manifold_distance: Tensor
+    duplicate_of: Tensor
+    way_logits: Tensor
+    repairs: Tensor
+    repair_logits: Tensor
+    heatmaps: Tensor
+    nearest: Tensor
+    nearest_ids: tuple[str, ...]
+
+    @property
+    def excess_changes(self) -> Tensor:
+        """(N, K) float32 in [0, 1]: share of a counterfactual's L1 change that its repair does without."""
+        sources = self.explanations.sources.images[:, None].float()
+        whole = (self.explanations.counterfactuals.float() - sources).abs().sum(dim=(2, 3, 4))
+        least = (self.repairs.float() - sources).abs().sum(dim=(2, 3, 4))
+        return 1 - (least + (whole == 0)) / (whole + (whole == 0))  # 0 where nothing changed
+
+    def verdict(self, index: int, concept: int) -> Verdict:
+        return VERDICTS[int(self.verdict_codes[index, concept])]
+
+    def failures(self, index: int, concept: int) -> tuple[str, ...]:
+        """Names of the alterations that the counterfactual does not survive."""
+        survives = self.survives[index, concept].tolist()
+        return tuple(name for name, survived in zip(self.alterations, survives, strict=True) if not survived)

@@ -1,0 +1,120 @@
+"""What a counterfactual changes, measured: how much of the image, where, its colour, and whether the outline stays.
+
+The outline is that of what differs from a plain border; where the border is not plain (photographs, textures) there is
+none, and colours are those of the part that changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfexplain.inspection.colour_names import colour_name, is_other_colour
+
+VISIBLE = 0.1 * 127.5  # levels of 255, as change_threshold in conf/metric/distance.yaml
+PLAIN_LEVELS = 24  # a border pixel belongs to a plain border if it is this close to the border's colour
+PLAIN_SHARE = 0.75  # of the border's pixels; a generator may stain a few
+FOREGROUND = 0.35  # of the largest difference from the border's colour: half-lit edges of a shape count
+SMALLEST_FOREGROUND, LARGEST_FOREGROUND = 0.01, 0.8  # shares of the image
+CONCENTRATED = 0.6  # share of the change's energy that makes one part of the image its place
+
+CELLS = (
+    "in the upper left", "at the top", "in the upper right", "on the left", "in the middle", "on the right",
+    "in the lower left", "at the bottom", "in the lower right",
+)  # fmt: skip
+ROWS = ("in the upper part", "across the middle", "in the lower part")
+COLUMNS = ("on the left side", "from top to bottom in the middle", "on the right side")
+EVERYWHERE = "all over the image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Of one image and its counterfactual; shares are of the image's pixels.
+
+    share:           of pixels that change visibly in some channel.
+    brighter, darker: of pixels whose mean over the channels rises or falls visibly.
+    mean:            mean |x_k - x| over pixels and channels, as a share of the whole range 0 to 255.
+    place:           where, to be read after a verb: "in the upper left", "all over the image".
+    colours:         names before and after, equal where the hue stays; None for grey images.
+    light:           mean level after minus before, of what has these colours, over 255.
+    outline_overlap: intersection over union of the silhouettes; None where an image has no plain border.
+    """
+
+    share: float
+    brighter: float
+    darker: float
+    mean: float
+    place: str
+    colours: tuple[str, str] | None
+    light: float
+    outline_overlap: float | None
+
+
+def measured_change(source: Tensor, target: Tensor) -> Change:
+    """source, target: (C, H, W) uint8."""
+    before, after = source.float(), target.float()
+    edit = after - before
+    is_changed = edit.abs().amax(dim=0) > VISIBLE  # (H, W)
+    shapes = silhouette(source), silhouette(target)
+    overlap, parts = None, (is_changed, is_changed)
+    if shapes[0] is not None and shapes[1] is not None:
+        overlap = float((shapes[0] & shapes[1]).sum() / (shapes[0] | shapes[1]).sum())
+        parts = tuple(shape & is_changed if (shape & is_changed).any() else shape for shape in shapes)
+    means = [_mean_colour(image, part) for image, part in zip((before, after), parts, strict=True)]
+    return Change(
+        share=float(is_changed.float().mean()),
+        brighter=float((edit.mean(dim=0) > VISIBLE).float().mean()),
+        darker=float((edit.mean(dim=0) < -VISIBLE).float().mean()),
+        mean=float(edit.abs().mean() / 255),
+        place=place_of(edit.square().sum(dim=0)),
+        colours=_colours(means) if len(source) == 3 else None,
+        light=float(means[1].mean() - means[0].mean()) / 255,
+        outline_overlap=overlap,
+    )
+
+
+def silhouette(image: Tensor) -> Tensor | None:
+    """(C, H, W) uint8 -> (H, W) bool, what differs from the border's colour; None without a plain border or a shape."""
+    pixels = image.float()
+    border = torch.cat([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], dim=1)
+    colour = border.median(dim=1, keepdim=True).values  # (C, 1)
+    stains = (border - colour).abs().amax(dim=0)
+    if (stains < PLAIN_LEVELS).float().mean() < PLAIN_SHARE:
+        return None
+    differences = (pixels - colour[..., None]).abs().amax(dim=0)
+    largest = differences.flatten().quantile(0.99)  # a stray pixel does not count
+    roughness = 2 * float(stains.quantile(0.9))  # what a textured ground differs by is no shape
+    shape = differences > max(PLAIN_LEVELS, FOREGROUND * float(largest), roughness)
+    return shape if SMALLEST_FOREGROUND <= shape.float().mean() <= LARGEST_FOREGROUND else None
+
+
+def place_of(energy: Tensor) -> str:
+    """(H, W) >= 0 -> the smallest part of the image that holds most of it, in words."""
+    total = float(energy.double().sum())
+    if total == 0:
+        return EVERYWHERE
+    rows = torch.stack([part.sum(dim=0) for part in energy.double().tensor_split(3, dim=0)])  # (3, W)
+    cells = torch.stack([part.sum(dim=1) for part in rows.tensor_split(3, dim=1)], dim=1) / total  # (3, 3)
+    height, width = energy.shape
+    inner = energy.double()[height // 4 : height - height // 4, width // 4 : width - width // 4].sum() / total
+    if cells.max() > CONCENTRATED:
+        return CELLS[int(cells.argmax())]
+    if inner > CONCENTRATED:
+        return CELLS[4]
+    for shares, names in ((cells.sum(dim=1), ROWS), (cells.sum(dim=0), COLUMNS)):
+        if shares.max() > CONCENTRATED:
+            return names[int(shares.argmax())]
+    return EVERYWHERE
+
+
+def _mean_colour(image: Tensor, part: Tensor) -> Tensor:
+    """(C, H, W) and (H, W) bool -> (C,); of the whole image where the part is empty."""
+    return image[:, part].mean(dim=1) if part.any() else image.mean(dim=(1, 2))
+
+
+def _colours(means: list[Tensor]) -> tuple[str, str]:
+    before, after = (tuple(mean.tolist()) for mean in means)
+    name = colour_name(*before)
+    return (name, colour_name(*after)) if is_other_colour(before, after) else (name, name)

@@ -1,0 +1,55 @@
+"""One verdict for each counterfactual, from what was measured on it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cfexplain.inspection.base import VERDICTS, Verdict
+
+# Two edits are the same change if they point the same way, within 26 degrees, and neither is much larger: along one
+# direction, the smaller has at least 0.6 of the larger's size. So a fainter repaint is another change.
+SAME_COSINE = 0.9
+SAME_DIFFERENCE = 0.5  # L1 distance of two edits over their mean L1 size
+
+
+def duplicates(sources: Tensor, counterfactuals: Tensor) -> Tensor:
+    """(N, K) int64: the first earlier concept that makes the same change, or -1.
+
+    sources: (N, C, H, W) uint8; counterfactuals: (N, K, C, H, W) uint8. Concepts that change nothing are the same.
+    """
+    num_images, num_concepts = counterfactuals.shape[:2]
+    found = torch.full((num_images, num_concepts), -1)
+    for index in range(num_images):  # one by one: edits of large images are large
+        is_same = same_changes((counterfactuals[index].float() - sources[index].float()).flatten(1))
+        for concept in range(1, num_concepts):
+            earlier = is_same[concept, :concept].nonzero().flatten()
+            if len(earlier):
+                found[index, concept] = earlier[0]
+    return found
+
+
+def same_changes(edits: Tensor) -> Tensor:
+    """(K, D) float -> (K, K) bool."""
+    lengths, sizes = edits.norm(dim=1), edits.abs().sum(dim=1)
+    is_aligned = edits @ edits.T >= SAME_COSINE * lengths[:, None] * lengths
+    is_close = torch.cdist(edits, edits, p=1) <= SAME_DIFFERENCE * (sizes[:, None] + sizes) / 2
+    return is_aligned & is_close
+
+
+def verdict_codes(
+    already_normal: Tensor, flipped: Tensor, survives: Tensor, manifold_distance: Tensor, duplicate_of: Tensor
+) -> Tensor:
+    """(N, K) int64, index into VERDICTS: the first that holds, in their order.
+
+    already_normal: (N,) bool; flipped: (N, K) bool; survives: (N, K, M) bool; the others (N, K) as in Inspection.
+    """
+    holds = {
+        Verdict.already_normal: already_normal[:, None].expand_as(flipped),
+        Verdict.not_flipped: ~flipped,
+        Verdict.adversarial: ~survives.all(dim=2),
+        Verdict.off_manifold: manifold_distance > 1,
+        Verdict.duplicate: duplicate_of >= 0,
+        Verdict.ok: torch.ones_like(flipped),
+    }
+    return torch.stack([holds[verdict] for verdict in VERDICTS]).int().argmax(dim=0)  # the first of equals

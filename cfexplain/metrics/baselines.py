@@ -1,0 +1,155 @@
+"""What simpler ways to make a counterfactual score under the same metrics; without them no number says much.
+
+Three baselines with one counterfactual an image: the nearest normal training image, gradient descent on the detector's
+logit, an autoencoder's projection. Each takes the place of the run's explanations, and the metrics that were asked for
+beside this one are computed again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cfexplain.errors import CfexplainWarning, ConfigError
+from cfexplain.metrics.base import MetricInputs, MetricSpec, check_positive
+from cfexplain.metrics.baseline_gradient import GradientRecipe, Norm
+from cfexplain.types import Explanations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFIX = "baseline_"  # baseline_<method>_<key>
+METHODS = ("cfexplain", "nearest", "gradient", "autoencoder")
+NUM_IMAGES = f"{PREFIX}images"
+COMPARED = {  # metric -> its keys that are defined for any way to make a counterfactual
+    "auroc": ("cf_auroc",),
+    "validity": ("validity",),
+    "distance": ("l1_distance", "changed_fraction"),
+    "fid": ("fid_normalized",),
+    "survival": ("survival",),
+    "transfer": ("transfer_auroc", "transfer_validity"),
+    "oracle": ("oracle_normal_rate",),
+}
+INTERVAL = ("", "_low", "_high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines(MetricSpec):
+    """baseline_<method>_<key> of each method, cfexplain itself too, on the same images.
+
+    num_images:     how many of the explained images, drawn by the seed.
+    gradient_norm, gradient_radius, gradient_step_size: of the ball and a step, in [-1, 1] units.
+    gradient_steps: at most; an image stops once it is at or below the threshold.
+    autoencoder_width, autoencoder_features, autoencoder_steps: channels, size of the code, training steps.
+    """
+
+    meanings = {NUM_IMAGES: ("explained images on which the methods are compared", "")}
+
+    num_images: int
+    gradient_norm: Norm
+    gradient_radius: float
+    gradient_step_size: float
+    gradient_steps: int
+    autoencoder_width: int
+    autoencoder_features: int
+    autoencoder_steps: int
+
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "num_images", "gradient_radius", "gradient_step_size", "gradient_steps", "autoencoder_width",
+            "autoencoder_features", "autoencoder_steps",
+        )
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        metrics = {name: spec for name, spec in inputs.metrics.items() if name in COMPARED}
+        if not metrics:
+            raise ConfigError(
+                f"metric baselines compares methods by the metrics beside it: add one of {', '.join(COMPARED)}"
+            )
+        values: dict[str, float | str] = {}
+        notes = _Notes()
+        own = _drawn(inputs.explanations, self.num_images, inputs.seed)
+        for method, explanations in {"cfexplain": own, **self._baselines(own, inputs)}.items():
+            with notes.of(method):
+                found = _measured(metrics, replace(inputs, explanations=explanations))
+            values |= {f"{PREFIX}{method}_{key}": value for key, value in found.items()}
+        notes.say()
+        return {NUM_IMAGES: len(own.sources), **values}
+
+    def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
+        """Of the same sources, one counterfactual each."""
+        from cfexplain.metrics.baseline_autoencoder import AutoencoderRecipe, cached_autoencoder, projected
+        from cfexplain.metrics.baseline_gradient import descended
+        from cfexplain.metrics.baseline_nearest import nearest_normals
+
+        sources, normals, device = own.sources.images, inputs.splits.train.images, inputs.device
+        gradient = GradientRecipe(
+            norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
+            num_steps=self.gradient_steps,
+        )
+        recipe = AutoencoderRecipe(
+            width=self.autoencoder_width, num_features=self.autoencoder_features, num_steps=self.autoencoder_steps
+        )
+        autoencoder = cached_autoencoder(inputs.cache_dir, normals, recipe, device)
+        images = {
+            "nearest": nearest_normals(sources, normals, device),
+            "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),
+            "autoencoder": projected(autoencoder, sources, device),
+        }
+        return {method: _in_place_of(own, edited, inputs) for method, edited in images.items()}
+
+
+def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanations:
+    """Of at most `num_images` sources, in their order."""
+    import torch
+
+    num_sources = len(explanations.sources)
+    if num_sources <= num_images:
+        return explanations
+    drawn = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))[:num_images].sort().values
+    return replace(
+        explanations, sources=explanations.sources.select(drawn), images=explanations.images[drawn],
+        logits=explanations.logits[drawn], source_logits=explanations.source_logits[drawn],
+    )
+
+
+def _in_place_of(own: Explanations, images: Tensor, inputs: MetricInputs) -> Explanations:
+    """(N, C, H, W) uint8 as explanations of the same sources with one concept and one alpha bin."""
+    from cfexplain.detectors.network import logits_of
+
+    logits = logits_of(inputs.model.detector, images, inputs.device)
+    return replace(own, images=images[:, None, None], logits=logits[:, None, None])
+
+
+def _measured(metrics: Mapping[str, MetricSpec], inputs: MetricInputs) -> dict[str, float | str]:
+    """Each metric's compared keys and their intervals."""
+    values: dict[str, float | str] = {}
+    for name, spec in metrics.items():
+        found = spec.compute(inputs)
+        keys = [f"{key}{end}" for key in COMPARED[name] for end in INTERVAL]
+        values |= {key: found[key] for key in keys if key in found}
+    return values
+
+
+@dataclass
+class _Notes:
+    """What the metrics had to say of each method; what they said of all is said once."""
+
+    methods: dict[str, list[str]] = field(default_factory=dict)  # note -> methods
+
+    @contextmanager
+    def of(self, method: str) -> Iterator[None]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CfexplainWarning)
+            yield
+        for warning in caught:
+            if issubclass(warning.category, CfexplainWarning):
+                self.methods.setdefault(str(warning.message), []).append(method)
+
+    def say(self) -> None:
+        for note, methods in self.methods.items():
+            who = "baselines" if len(methods) == len(METHODS) else f"baselines, {' and '.join(methods)}"
+            warnings.warn(f"{who}: {note}", CfexplainWarning, stacklevel=3)

@@ -1,0 +1,103 @@
+"""What a card says about one image, for the page and for the picture alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfexplain.reporting.verdict_words import logit_words, position_words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cfexplain.inspection.base import Inspection, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptContent:
+    """bin_logits: of the alpha bins, alpha = 0 first; way_logits: Inspection's.
+
+    repair_words: what share of the change the minimal repair does without, and its score.
+    survives: alteration -> the altered counterfactual is still accepted.
+    """
+
+    verdict: Verdict
+    duplicate_of: int
+    position: float
+    position_words: str
+    bin_logits: tuple[float, ...]
+    way_logits: tuple[float, ...]
+    repair_words: str
+    manifold_distance: float
+    survives: dict[str, bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardContent:
+    """`logit`, `position`: of the image; the others in ConceptContent are the counterfactual's."""
+
+    name: str
+    class_name: str
+    sentences: tuple[str, ...]
+    logit: float
+    position: float
+    position_words: str
+    threshold: float
+    nearest_id: str
+    concepts: tuple[ConceptContent, ...]
+
+
+def card_content(inspection: Inspection, index: int, sentences: Sequence[str], class_name: str) -> CardContent:
+    explanations = inspection.explanations
+    position = float(inspection.position_before[index])
+    return CardContent(
+        name=explanations.sources.ids[index],
+        class_name=class_name,
+        sentences=tuple(sentences),
+        logit=float(explanations.source_logits[index]),
+        position=position,
+        position_words=position_words(position),
+        threshold=explanations.threshold,
+        nearest_id=inspection.nearest_ids[index],
+        concepts=tuple(_concept(inspection, index, concept) for concept in range(explanations.num_concepts)),
+    )
+
+
+def class_name_of(inspection: Inspection, index: int, class_names: Sequence[str]) -> str:
+    """Empty for an image of no class, and for one's own images."""
+    number = int(inspection.explanations.sources.classes[index])
+    return class_names[number] if 0 <= number < len(class_names) else ""
+
+
+def _concept(inspection: Inspection, index: int, concept: int) -> ConceptContent:
+    explanations = inspection.explanations
+    position = float(inspection.position_after[index, concept])
+    return ConceptContent(
+        verdict=inspection.verdict(index, concept),
+        duplicate_of=int(inspection.duplicate_of[index, concept]),
+        position=position,
+        position_words=position_words(position),
+        bin_logits=tuple(explanations.logits[index, :, concept].tolist()),
+        way_logits=tuple(inspection.way_logits[index, concept].tolist()),
+        repair_words=_repair_words(inspection, index, concept),
+        manifold_distance=float(inspection.manifold_distance[index, concept]),
+        survives=dict(zip(inspection.alterations, inspection.survives[index, concept].tolist(), strict=True)),
+    )
+
+
+def _repair_words(inspection: Inspection, index: int, concept: int) -> str:
+    explanations, logit = inspection.explanations, float(inspection.repair_logits[index, concept])
+    if float(explanations.source_logits[index]) <= explanations.threshold:
+        return "The image is accepted as it is: there is nothing to repair."
+    if logit > explanations.threshold:
+        return "None was found: the score stays above the threshold."
+    source, counterfactual = explanations.sources.images[index], explanations.counterfactuals[index, concept]
+    saved = saved_share(source, counterfactual, inspection.repairs[index, concept])
+    return f"It does without {100 * saved:.0f} % of the change and scores {logit_words(logit)}."
+
+
+def saved_share(source: Tensor, counterfactual: Tensor, repair: Tensor) -> float:
+    """1 - |repair - x| / |x_k - x|, of three uint8 images; 0 where the counterfactual changes nothing."""
+    whole, least = (float((edited.float() - source.float()).abs().sum()) for edited in (counterfactual, repair))
+    return 1 - least / whole if whole else 0.0

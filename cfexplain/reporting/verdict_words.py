@@ -1,0 +1,68 @@
+"""What a verdict means, for someone who knows no machine learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cfexplain.inspection.base import Verdict
+from cfexplain.reporting.grids import as_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictWords:
+    """tone: holds, fails or neither; it chooses colour and mark, which say nothing that `label` does not."""
+
+    label: str
+    tone: str
+    meaning: str
+
+
+WORDS = {
+    Verdict.already_normal: VerdictWords(
+        label="already normal", tone="neither",
+        meaning="The detector does not flag the image itself: there is nothing to explain.",
+    ),
+    Verdict.not_flipped: VerdictWords(
+        label="not flipped", tone="fails",
+        meaning="The detector still flags the changed image: this change does not explain the alarm.",
+    ),
+    Verdict.adversarial: VerdictWords(
+        label="adversarial", tone="fails",
+        meaning="The detector accepts the changed image only just as it stands: an alteration that keeps what it "
+                "shows, or a second detector, brings the alarm back. Do not trust it.",
+    ),
+    Verdict.off_manifold: VerdictWords(
+        label="off manifold", tone="fails",
+        meaning="The detector accepts the changed image, but it is farther from the normal images than these are from "
+                "each other: it need not look like one.",
+    ),
+    Verdict.duplicate: VerdictWords(
+        label="duplicate", tone="neither",
+        meaning="The detector accepts the changed image, but an earlier concept makes the same change.",
+    ),
+    Verdict.ok: VerdictWords(
+        label="ok", tone="holds",
+        meaning="The detector accepts the changed image, also after alterations; it is as near to the normal images "
+                "as these are to each other, and no earlier concept makes the same change.",
+    ),
+}
+
+
+def position_words(position: float) -> str:
+    """Of a score among those of the normal images; position: share of them that have a lower one."""
+    if position <= 0:
+        return "not higher than any of the normal images"
+    if position >= 1:
+        return "higher than all of the normal images"
+    percent = min(max(round(100 * position, 1), 0.1), 99.9)  # a share of neither 0 nor 1 is not written as one
+    return f"higher than {percent:.1f} % of the normal images"
+
+
+def logit_words(logit: float) -> str:
+    """The score in [0, 1] of a logit; never 0.000 or 1.000, which no score is."""
+    score = float(as_scores(np.array(logit)))
+    if score < 0.0005:
+        return "below 0.001"
+    return "above 0.999" if score > 0.9995 else f"{score:.3f}"

@@ -1,0 +1,161 @@
+"""explain: what its files say of one another, one's own images, the threshold, and going on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cfexplain.cli import main
+from cfexplain.inspection.base import VERDICTS
+from tests.conftest import TINY
+
+NO_JUDGE = "second_detector=none"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, session_cache) -> Path:
+    """A folder with a train run `t` in it."""
+    folder = tmp_path_factory.mktemp("explain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CFEXPLAIN_CACHE", str(session_cache))
+        assert main(["train", *TINY, "run_dir=t"]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(place, monkeypatch, session_cache) -> Path:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("CFEXPLAIN_CACHE", str(session_cache))
+    return place
+
+
+def table(folder: str) -> list[dict[str, str]]:
+    with Path(folder, "samples.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics(folder: str) -> dict:
+    return json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))
+
+
+def pictures(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    for number in range(count):
+        Image.fromarray(rng.integers(256, size=(40, 30, 3), dtype=np.uint8)).save(folder / f"part {number}.png")
+
+
+@pytest.mark.slow
+def test_counts_table_metrics_and_report_agree(inside, capsys):
+    assert main(["explain", "run=t", "run_dir=x", "batch_size=16", "num_cards=5"]) == 0
+    said, rows, values = capsys.readouterr().out, table("x"), metrics("x")
+    counted = Counter(row["verdict"] for row in rows)
+    assert len(rows) == 80 and set(counted) <= {verdict.value for verdict in VERDICTS}
+    report = Path("x/report.html").read_text(encoding="utf-8")
+    for verdict in VERDICTS:
+        count = counted[verdict.value]
+        assert values[f"share_{verdict}"] == pytest.approx(count / 80)
+        assert f"{verdict} {count}" in said
+        assert f'data-verdict="{verdict}"' in report and f"<td class=number>{count}</td>" in report.split(
+            f'data-verdict="{verdict}"')[1][:400]
+    for row in rows:
+        passes = float(row["logit_after"]) <= float(row["threshold"])
+        assert (row["verdict"] in ("ok", "adversarial", "off_manifold", "duplicate")) <= passes
+        survived = [row[f"survives_{name}"] == "1" for name in ("png", "jpeg", "shift", "blur", "second_detector")]
+        assert (row["verdict"] == "ok") <= all(survived)
+        assert float(row["repair_l1_distance"]) <= float(row["l1_distance"]) + 1e-6
+        assert (float(row["repair_logit"]) <= float(row["threshold"]) + 1e-5) or not passes
+    assert len(list(Path("x/cards").glob("*.png"))) == 5
+    assert "http" not in report.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_batch_makes_that_one_again(inside):
+    assert main(["explain", "run=t", NO_JUDGE, "batch_size=16", "run_dir=y", "num_cards=2"]) == 0
+    whole = {path.name: path.read_bytes() for path in Path("y/inspections").glob("*.pt")}
+    text = Path("y/samples.csv").read_bytes()
+    kept = Path("y/inspections/00000.pt").stat().st_mtime_ns
+    Path("y/inspections/00002.pt").unlink()
+    Path("y/inspections/00001.pt").write_bytes(whole["00001.pt"][:500])
+    Path("y/samples.csv").unlink()
+    assert main(["explain", "run=t", NO_JUDGE, "batch_size=16", "run_dir=y", "num_cards=2"]) == 0
+    assert {path.name: path.read_bytes() for path in Path("y/inspections").glob("*.pt")} == whole
+    assert Path("y/samples.csv").read_bytes() == text
+    assert Path("y/inspections/00000.pt").stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_the_threshold_follows_from_the_false_alarm_rate(inside):
+    for rate in ("0.05", "0.3"):
+        assert main(["explain", "run=t", NO_JUDGE, f"false_alarm_rate={rate}", f"run_dir=r{rate}", "num_cards=0"]) == 0
+    usual, loose = (float(table(f"r{rate}")[0]["threshold"]) for rate in ("0.05", "0.3"))
+    detector = torch.load("t/checkpoints/detector.pt", weights_only=True)["detector"]
+    assert usual == pytest.approx(float(detector["threshold"]), rel=1e-5)
+    assert loose < usual
+    assert metrics("r0.3")["validity"] <= metrics("r0.05")["validity"]
+    assert "false-alarm rate 0.3" in Path("r0.3/report.html").read_text(encoding="utf-8")
+    assert "survives_second_detector" not in table("r0.05")[0]
+
+
+@pytest.mark.slow
+def test_own_images_from_files_folders_and_lists(inside, tmp_path, capsys):
+    pictures(tmp_path / "monday", 3)
+    pictures(tmp_path / "tuesday/deep", 2)
+    (tmp_path / "tuesday/list.txt").write_text("# two of them\ndeep/part 1.png\n\n../monday/part 0.png\n")
+    Image.fromarray(np.full((50, 50), 40_000, np.uint16)).save(tmp_path / "sixteen.tif")
+    Image.new("RGBA", (9, 17), (255, 0, 0, 100)).save(tmp_path / "clear.png")
+    words = [f"{tmp_path}/monday", f"{tmp_path}/tuesday/list.txt", f"{tmp_path}/sixteen.tif", f"{tmp_path}/cl*.png"]
+    images = "images=[" + ",".join(words) + "]"
+    assert main(["explain", "run=t", NO_JUDGE, images, "run_dir=own"]) == 0
+    names = {Path(row["id"]).name for row in table("own")}
+    assert names == {"part 0.png", "part 1.png", "part 2.png", "sixteen.tif", "clear.png"}
+    assert len(table("own")) == 2 * 6  # monday's part 0 is named twice and explained once; part 1 is in both folders
+    assert metrics("own")["num_own_images"] == 6
+    assert sorted(path.name for path in Path("own/cards").iterdir()) == [
+        "clear.png", "part_0.png", "part_1-2.png", "part_1.png", "part_2.png", "sixteen.png",
+    ]
+    assert "next: open own/report.html" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_is_left_out_counted_and_named(inside, tmp_path, capsys):
+    pictures(tmp_path / "parts", 3)
+    (tmp_path / "parts/bad.png").write_text("no image")
+    assert main(["explain", "run=t", NO_JUDGE, f"images=[{tmp_path}/parts]", "batch_size=2", "run_dir=some"]) == 0
+    assert "1 of 4 images could not be read" in capsys.readouterr().out
+    assert "bad.png is no image" in Path("some/cfexplain.log").read_text(encoding="utf-8")
+    assert len(table("some")) == 6
+    for name in ("bad.png", "gone.png"):
+        shutil.rmtree("alone", ignore_errors=True)
+        assert main(["explain", "run=t", NO_JUDGE, f"images=[{tmp_path}/parts/{name}]", "run_dir=alone"]) == 3
+        error = capsys.readouterr().err
+        assert name in error and len(error.strip().splitlines()) == 1
+    (tmp_path / "list.txt").write_text("parts/nowhere.png\n")
+    assert main(["explain", "run=t", f"images=[{tmp_path}/list.txt]", "dry_run=true"]) == 3
+    assert "lists 1 files that are not there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_detector_of_another_run_is_a_judge(inside, tmp_path, capsys):
+    assert main(["train", *TINY, "seed=5", "run_dir=other"]) == 0
+    assert main(["explain", "run=t", "second_detector=other", "run_dir=judged", "num_cards=0"]) == 0
+    assert "survives_second_detector" in table("judged")[0]
+    assert main(["explain", "run=t", "second_detector=nowhere", "run_dir=refused"]) == 3
+    assert "no run at nowhere" in capsys.readouterr().err
+
+
+def test_values_out_of_range_are_config_mistakes(inside, capsys):
+    for text, word in (("false_alarm_rate=0", "false_alarm_rate"), ("num_cards=-1", "num_cards"),
+                       ("alterations.jpeg_quality=99", "jpeg_quality"), ("features.width=0", "width")):
+        assert main(["explain", "run=t", text]) == 2
+        error = capsys.readouterr().err
+        assert word in error and len(error.strip().splitlines()) == 1
