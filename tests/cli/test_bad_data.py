@@ -110,8 +110,9 @@ def test_a_zip_that_leads_outside(parts, capsys, tmp_path):
 def test_no_permission(parts):
     """In a process that becomes nobody, since root may read everything; by then it has loaded its modules."""
     (parts / "train/good/003.png").chmod(0o400)
-    for folder in (parts.parent, parts.parent.parent, parts.parent.parent.parent):
-        folder.chmod(0o755)
+    for folder in parts.parents:
+        if "pytest-" in str(folder) and folder.owner() == Path.home().owner():
+            folder.chmod(0o755)
     (parts.parent / "cache").mkdir()
     (parts.parent / "cache").chmod(0o777)
     code = (

@@ -160,7 +160,10 @@ def test_a_method_is_measured_as_the_run_is(planted, compared):
     assert again["baseline_nearest_l1_distance"] == pytest.approx(l1_distance(sources, nearest[:, None]))
     valid = logits_of(planted.model.detector, nearest) <= planted.explanations.threshold
     assert compared["baseline_nearest_validity"] == pytest.approx(valid.double().mean().item())
-    own = planted.explanations.counterfactuals[drawn]
+    drawn = drawn.sort().values
+    valid = planted.explanations.logits[drawn, 0] <= planted.explanations.threshold
+    assert compared["baseline_cfexplain_validity"] == pytest.approx(valid.double().mean().item())
+    own, sources = planted.explanations.counterfactuals[drawn], planted.explanations.sources.images[drawn]
     assert again["baseline_cfexplain_l1_distance"] == pytest.approx(l1_distance(sources, own))
 
 
