@@ -161,6 +161,7 @@ def _report(
     facts = {f"run {side.name}": side.trained.folder for side in sides}
     limits = {side.name: score_text(side.reference.threshold) for side in sides}
     facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
+    facts["second detector of the verdicts"] = config.second_detector
     title = f"Comparison: {' and '.join(dict.fromkeys(side.trained.slug for side in sides))}"
     write_comparison(
         job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images

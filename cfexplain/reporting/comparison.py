@@ -132,7 +132,7 @@ def sentence(view: RunView) -> str:
     if view.verdicts[view.best] is Verdict.not_flipped:
         return f"{start} No change tried is enough: the lowest score reached is {after}."
     change = change_words(measured_change(view.source, view.counterfactuals[view.best]))
-    said = [f"{start} Normal at {after} with {change} (concept {view.best}, {verdict})."]
+    said = [f"{start} Normal with {change}: score {after} (concept {view.best}, {verdict})."]
     said += [f"{name} {'accepts' if accepts else 'does not accept'} it." for name, accepts in view.accepted_by.items()]
     return " ".join(said)
 

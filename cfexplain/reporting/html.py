@@ -64,7 +64,8 @@ def metrics_table(metrics: Mapping[str, float | str], meanings: Meanings, report
 
 
 def _methods_table(methods: MethodTable) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in ("method", *methods.headings))
+    headings = [escape(heading).replace("_", "_<wbr>") for heading in ("method", *methods.headings)]
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
     rows = [
         f"<tr><th>{escape(method)}</th>{''.join(f'<td class=number>{escape(text)}</td>' for text in texts)}</tr>"
         for method, texts in methods.lines.items()

@@ -90,7 +90,7 @@ def test_a_sentence_says_what_would_have_to_change():
     said = sentence(view(accepted_by={"b": False}))
     change = change_words(measured_change(view().source, view().counterfactuals[0]))
     assert said == (
-        f"Anomalous: score 0.881, limit 0.500. Normal at 0.119 with {change} (concept 0, ok). b does not accept it."
+        f"Anomalous: score 0.881, limit 0.500. Normal with {change}: score 0.119 (concept 0, ok). b does not accept it."
     )
     assert sentence(view(before=-2.0, verdict=Verdict.already_normal)) == (
         "Normal: score 0.119, limit 0.500. Nothing would have to change."
