@@ -163,7 +163,7 @@ def test_explain_and_evaluate_are_repeated_with_the_same_result(whole, tmp_path,
     for name in ("samples.csv", "metrics.json", "images/counterfactuals.png"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes(), name
 
-    evaluate = ["evaluate", f"run={whole}", "metric=[auroc,transfer]", "runtime=cpu"]
+    evaluate = ["evaluate", f"run={whole}", "metric=[auroc,substitutability]", "runtime=cpu"]
     refit = "[refit 1 of the detector] step 50/"
     assert run(*evaluate, "run_dir=e", stop_at=refit, number=signal.SIGTERM) == 75
     assert record_of(tmp_path / "e")["status"] == "interrupted"
