@@ -26,8 +26,9 @@ def place(tmp_path_factory, session_cache) -> Path:
     """A train run `t`, an unsharded explain run `whole`, and its shards `s1` to `s3`."""
     folder = tmp_path_factory.mktemp("shards")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(session_cache)}
-    for args in (["train", *TINY, "run_dir=t"], ["explain", "run=t", BATCH, "run_dir=whole"],
-                 *(["explain", "run=t", BATCH, f"shard={index}/3", f"run_dir=s{index}"] for index in (1, 2, 3))):
+    explain = ["explain", "run=t", BATCH, "second_detector=none", "num_cards=2"]
+    for args in (["train", *TINY, "run_dir=t"], [*explain, "run_dir=whole"],
+                 *([*explain, f"shard={index}/3", f"run_dir=s{index}"] for index in (1, 2, 3))):
         done = subprocess.run([sys.executable, "-m", "cfexplain", *args], cwd=folder, env=environment,
                               capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
