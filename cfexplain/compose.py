@@ -6,7 +6,6 @@ Hydra's own messages span several lines and know no "did you mean"; here each mi
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,8 +267,11 @@ def _check_owner(line: CommandLine, override: Override) -> None:
 def _heads(command: str) -> set[str]:
     """First parts of all keys of a command: its groups and its own values."""
     primary = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
-    groups = {name for entry in primary.pop("defaults") if isinstance(entry, dict) for name in entry}
-    return {name for name in groups if not name.startswith("override ")} | set(primary)
+    defaults = primary.pop("defaults")
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
+    files = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]  # parts of several commands
+    shared = [OmegaConf.load(conf_dir() / f"{name}.yaml") for name in files]
+    return {name for name in groups if not name.startswith("override ")} | set(primary).union(*shared)
 
 
 def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ ImageShape = tuple[int, int, int]  # C, H, W
 
 NORMAL, ANOMALOUS = 0, 1
 MAX_EXPLAINED_EXPOSURE = 500
+
+
+def class_name(index: int, names: Sequence[str]) -> str:
+    """Empty for an image of none of the classes, -1, or where they have no names."""
+    return names[index] if 0 <= index < len(names) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,17 +43,18 @@ def session_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def run_cfexplain(folder: Path, cache: Path, *args: str, timeout: float = 300) -> Finished:
+    """`cfexplain *args` in a folder, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(cache)}
+    before = _children_seconds()
+    done = subprocess.run(
+        [sys.executable, "-m", "cfexplain", *args], cwd=folder, env=environment, capture_output=True, text=True,
+        timeout=timeout,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr, _children_seconds() - before)
+
+
 @pytest.fixture
 def cfexplain(tmp_path, session_cache):
     """Run `cfexplain *args` in tmp_path."""
-
-    def run(*args: str, timeout: float = 300) -> Finished:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(session_cache)}
-        before = _children_seconds()
-        done = subprocess.run(
-            [sys.executable, "-m", "cfexplain", *args], cwd=tmp_path, env=environment, capture_output=True, text=True,
-            timeout=timeout,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr, _children_seconds() - before)
-
-    return run
+    return partial(run_cfexplain, tmp_path, session_cache)

@@ -42,8 +42,11 @@ def test_every_option_builds_and_its_values_come_from_yaml(group, option):
 @pytest.mark.parametrize("command", ["train", "explain", "evaluate"])
 def test_the_root_has_exactly_the_fields_of_its_dataclass(command):
     values = yaml.safe_load((CONF / f"{command}.yaml").read_text())
-    groups = {name for entry in values.pop("defaults") if isinstance(entry, dict) for name in entry}
-    keys = {name for name in groups if not name.startswith("override ")} | set(values)
+    defaults = values.pop("defaults")
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
+    files = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]
+    included = [yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in files]
+    keys = {name for name in groups if not name.startswith("override ")} | set(values).union(*included)
     root = importlib.import_module(f"cfexplain.commands.{command}").CONFIG
     assert keys == {field.name for field in fields(root)}
 

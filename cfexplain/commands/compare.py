@@ -14,31 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfexplain.commands.comparison_numbers import (
-    class_of, comparison_meanings, comparison_metrics, comparison_rows, score_text, shown_images,
+    comparison_meanings, comparison_metrics, comparison_rows, score_text, shown_images,
 )
 from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
 from cfexplain.commands.job import Job
 from cfexplain.commands.judged_run import Judged, Side, judged
 from cfexplain.commands.own_images import find_images
 from cfexplain.commands.runtime import device_name, start_torch
-from cfexplain.commands.second_detector import load_second_detector
 from cfexplain.commands.trained_run import TrainedRun, open_run
 from cfexplain.errors import ConfigError
-from cfexplain.inspection.base import VERDICTS, Reference
-from cfexplain.metrics.judge_recipe import JudgeRecipe
+from cfexplain.inspection.base import VERDICTS
+from cfexplain.types import class_name
 
 if TYPE_CHECKING:
     import torch
 
     from cfexplain.commands.evaluate import EvaluateConfig
-    from cfexplain.explanation.model import FittedModel
     from cfexplain.reporting.comparison import ComparedImage
     from cfexplain.types import Splits
 
 NAMES = string.ascii_lowercase
-FALSE_ALARM_RATE = 0.05  # this and FEATURES: as in conf/explain.yaml
-FEATURES = JudgeRecipe(width=8, num_features=64, num_steps=200)
 NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
+
+
 def check_compare(compare: Sequence[str]) -> None:
     """ConfigError for what can be seen before anything is opened."""
     if len(compare) < 2:
@@ -124,27 +122,12 @@ def _side(
     config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, splits: Splits, images: ExplainedImages,
     device: torch.device,
 ) -> Side:
+    """Judged as cfexplain explain does, so that the verdicts are the same."""
     model = trained.load_model(device)
-    reference = _reference(config, job, name, trained, model, splits, device)
-    return Side(name=name, trained=trained, model=model, reference=reference, images=images)
-
-
-def _reference(
-    config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, model: FittedModel, splits: Splits,
-    device: torch.device,
-) -> Reference:
-    """As cfexplain explain has it without further words, so that the verdicts are the same."""
-    from cfexplain.inspection.reference import build_reference
-    from cfexplain.metrics.features import feature_space
-
-    cache_dir = Path(config.cache_dir)
     report = lambda tick: job.reporter(replace(tick, stage=f"second detector of {name}"))  # noqa: E731
-    judge = load_second_detector(
-        config.second_detector, trained, splits, device, cache_dir, config.allow_custom_code, report
-    )
+    reference = config.reference(trained, model, splits, device, report)
     job.reporter.end_stage()
-    features = feature_space(splits, FEATURES, cache_dir, device)
-    return build_reference(model.detector, splits, features, judge, FALSE_ALARM_RATE, device)
+    return Side(name=name, trained=trained, model=model, reference=reference, images=images)
 
 
 def _report(
@@ -190,7 +173,8 @@ def _compared(sides: list[Side], found: list[Judged], index: int, device: torch.
             accepted_by={other.name: said for other, said in zip(sides, accepted, strict=False) if other is not side},
         ))
     return ComparedImage(
-        id=found[0].names[index], class_name=class_of(sides[0], found[0], index), views=tuple(views)
+        id=found[0].names[index], views=tuple(views),
+        class_name=class_name(int(found[0].classes[index]), sides[0].images.class_names),
     )
 
 

@@ -11,6 +11,7 @@ from cfexplain.commands.judged_run import Judged, Side
 from cfexplain.inspection.base import VERDICTS
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.reporting.grids import as_scores, spread
+from cfexplain.types import class_name
 
 MEANINGS = {
     "num_images": ("images that are compared", ""),
@@ -24,7 +25,8 @@ def comparison_rows(sides: list[Side], found: list[Judged]) -> list[dict[str, ob
     """One an image: comparison.csv."""
     rows = []
     for index, name in enumerate(found[0].names):
-        row: dict[str, object] = {"id": name, "class": class_of(sides[0], found[0], index)}
+        class_index, names = int(found[0].classes[index]), sides[0].images.class_names
+        row: dict[str, object] = {"id": name, "class": class_name(class_index, names)}
         row["agree"] = len({bool(part.is_anomalous[index]) for part in found}) == 1
         row["same_verdict"] = len({part.verdict(index) for part in found}) == 1
         for side, part in zip(sides, found, strict=True):
@@ -113,11 +115,6 @@ def shown_images(found: list[Judged], num_images: int) -> list[int]:
 def _best_codes(part: Judged) -> np.ndarray:
     """(N,) int64: the verdict of each image's best concept."""
     return part.codes.gather(1, part.concepts[:, None])[:, 0].numpy()
-
-
-def class_of(side: Side, part: Judged, index: int) -> str:
-    class_index, names = int(part.classes[index]), side.images.class_names
-    return names[class_index] if 0 <= class_index < len(names) else ""
 
 
 def score_text(logit: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cfexplain.commands.compare import check_compare, compare_runs, compare_slug, dry_run_compare
 from cfexplain.commands.job import Job
+from cfexplain.commands.judging import Judging
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
 from cfexplain.commands.trained_run import TrainedRun, open_run
 from cfexplain.errors import ConfigError, DataError
@@ -32,14 +33,13 @@ HEADLINES = ("cf_auroc", "detector_auroc", "validity", "fid_normalized", "concep
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """conf/evaluate.yaml, typed."""
+class EvaluateConfig(Judging):
+    """conf/evaluate.yaml, typed. How it judges is asked by a comparison alone."""
 
     run: str | None
     runs: list[str] | None
     compare: list[str] | None
     images: list[str] | None
-    second_detector: str
     runtime: Runtime
     metric: dict[str, MetricSpec]
     seed: int | None
@@ -48,12 +48,11 @@ class EvaluateConfig:
     device: Device
     output_root: str
     run_dir: str | None
-    cache_dir: str
     dry_run: bool
     json: bool
-    allow_custom_code: bool
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if sum([self.run is not None, bool(self.runs), bool(self.compare)]) != 1:
             raise ConfigError(
                 "give one of run=<folder of a run, or latest>; for a table, runs=<folder of a sweep>; for trained runs "

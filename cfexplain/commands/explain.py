@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
 from cfexplain.commands.job import Job
+from cfexplain.commands.judging import Judging
 from cfexplain.commands.merge import adopt, find_shards
 from cfexplain.commands.own_images import find_images
 from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
@@ -17,8 +18,6 @@ from cfexplain.commands.saved_inspections import SavedInspections
 from cfexplain.commands.shard import Shard, as_shard, merge_command, shard_record, weights_digest
 from cfexplain.commands.trained_run import TrainedRun, open_run
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.metrics.alterations import Alterations
-from cfexplain.metrics.judge_recipe import JudgeRecipe
 from cfexplain.reporting.files import read_json
 from cfexplain.reporting.run_folder import parent_runs
 
@@ -36,22 +35,12 @@ TICKS = 10  # progress lines of a run
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """conf/explain.yaml, typed.
-
-    false_alarm_rate: share of normal images that may count as anomalous; sets the threshold.
-    second_detector:  refit (of the run's kind, from another seed), none, or the folder of another train run.
-    alterations:      what a counterfactual should survive.
-    features:         of the space in which distances to normal images are taken.
-    """
+class ExplainConfig(Judging):
+    """conf/explain.yaml, typed."""
 
     run: str
     runtime: Runtime
     images: list[str] | None
-    false_alarm_rate: float
-    second_detector: str
-    alterations: Alterations
-    features: JudgeRecipe
     shard: str | None
     merge: list[str] | None
     batch_size: int
@@ -61,18 +50,15 @@ class ExplainConfig:
     device: Device
     output_root: str
     run_dir: str | None
-    cache_dir: str
     dry_run: bool
     json: bool
-    allow_custom_code: bool
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("batch_size", 1), ("num_grid_images", 1), ("num_film_strips", 0), ("num_cards", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
-        if not 0 < self.false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {self.false_alarm_rate}")
         if self.images == []:
             raise ValueError("images must name at least one file, or be null for the test anomalies")
         if self.merge == []:
@@ -171,7 +157,9 @@ def _inspect_all(
         shard, of_all = shard_record(config.part, part, images, trained.folder), f" of {len(images)}"
         job.folder.update(shard=shard)
     with job.timed("reference"):
-        reference = _reference(config, job, trained, model, splits, device)
+        report = lambda tick: job.reporter(replace(tick, stage="second detector"))  # noqa: E731
+        reference = config.reference(trained, model, splits, device, report)
+        job.reporter.end_stage()
     saved.begin(_index(config, trained, images, reference, shard))
     job.reporter.say(
         f"explaining {len(part)} images{of_all}, {model.num_concepts} concepts, {model.num_alpha_bins} scores"
@@ -206,24 +194,6 @@ def _inspect_batches(
                  "cfexplain.log names each")
     if not saved.files:
         raise DataError(f"images: none of the {len(part)} files could be read, see {job.folder.path}/cfexplain.log")
-
-
-def _reference(
-    config: ExplainConfig, job: Job, trained: TrainedRun, model: FittedModel, splits: Splits, device: torch.device
-) -> Reference:
-    from cfexplain.commands.second_detector import load_second_detector
-    from cfexplain.inspection.reference import build_reference
-    from cfexplain.metrics.features import feature_space
-
-    space = feature_space(splits, config.features, Path(config.cache_dir), device)
-    report = lambda tick: job.reporter(replace(tick, stage="second detector"))  # noqa: E731
-    judge = load_second_detector(
-        config.second_detector, trained, splits, device, Path(config.cache_dir), config.allow_custom_code, report
-    )
-    job.reporter.end_stage()
-    return build_reference(
-        model.detector, splits, space, judge, config.false_alarm_rate, device, config.alterations
-    )
 
 
 def _index(

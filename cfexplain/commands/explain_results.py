@@ -19,17 +19,16 @@ from cfexplain.commands.saved_inspections import SavedInspections, joined
 from cfexplain.commands.second_detector import REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.inspection.atlas import build_atlas
-from cfexplain.inspection.base import VERDICTS, Inspection
+from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
 from cfexplain.inspection.sentences import sentences
 from cfexplain.reporting.atlas_section import atlas_section
-from cfexplain.reporting.card_content import class_name_of
 from cfexplain.reporting.cards import draw_card
 from cfexplain.reporting.files import write_csv, write_picture
 from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
 from cfexplain.reporting.inspector import Section, write_inspector
 from cfexplain.reporting.run_folder import safe_name
 from cfexplain.reporting.samples import sample_rows
-from cfexplain.types import Explanations
+from cfexplain.types import Explanations, class_name
 
 MEANINGS = {
     "num_images": ("images explained", ""),
@@ -38,7 +37,7 @@ MEANINGS = {
     "l1_distance": ("mean change of a counterfactual, images in [-1, 1]", "0"),
     "repair_validity": ("share of minimal repairs at or below the threshold", "validity"),
     "repair_l1_distance": ("mean change of a minimal repair", "0"),
-    "excess_change": ("share of the valid counterfactuals' change that the repair saves", "0"),
+    "excess_change": ("share of the repaired images' change that the minimal repair saves", "0"),
     **{f"share_{verdict}": (f"share of counterfactuals with the verdict {verdict}", "1" if verdict == "ok" else "0")
        for verdict in VERDICTS},
 }
@@ -92,8 +91,9 @@ class _Table:
             self.verdicts[row["verdict"]] += 1
             self.sums["l1_distance"] += change
             self.sums["repair_l1_distance"] += repair
-            self.sums["valid_change"] += change * valid
-            self.sums["valid_repair"] += repair * valid
+            if valid and row["verdict"] != Verdict.already_normal:  # else there was nothing to repair
+                self.sums["repaired_change"] += change
+                self.sums["repaired_repair"] += repair
 
     @property
     def counts(self) -> dict[str, int]:
@@ -104,8 +104,8 @@ class _Table:
         num_rows = sum(self.verdicts.values())
         means = {name: self.sums[name] / num_rows
                  for name in ("validity", "l1_distance", "repair_validity", "repair_l1_distance")}
-        saved = {"excess_change": 1 - self.sums["valid_repair"] / self.sums["valid_change"]} \
-            if self.sums["valid_change"] > 0 else {}
+        saved = {"excess_change": 1 - self.sums["repaired_repair"] / self.sums["repaired_change"]} \
+            if self.sums["repaired_change"] > 0 else {}
         shares = {f"share_{name}": count / num_rows for name, count in self.counts.items()}
         return {count_key: self.num_images, **means, **saved, **shares}
 
@@ -171,7 +171,7 @@ def _draw_cards(
             taken[name] += 1
             number = f"-{taken[name]}" if taken[name] > 1 else ""
             picture = draw_card(
-                part, row, sentences(part, row), class_name_of(part, row, class_names),
+                part, row, sentences(part, row), class_name(int(sources.classes[row]), class_names),
                 false_alarm_rate=false_alarm_rate,
             )
             write_picture(folder / f"{name}{number}.png", picture)

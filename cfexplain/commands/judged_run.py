@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cfexplain.explanation.model import FittedModel
     from cfexplain.inspection.base import Reference
-    from cfexplain.types import Explanations, ImageSet
+    from cfexplain.types import ImageSet
 
 BATCH_SIZE = 256
 
@@ -84,24 +84,6 @@ def judged(side: Side, sides: list[Side], device: torch.device) -> Judged:
     )
 
 
-def verdict_codes_of(side: Side, explanations: Explanations, device: torch.device) -> Tensor:
-    """(N, K) int64, index into VERDICTS: as inspection.inspect finds them, without what only a card needs."""
-    from cfexplain.inspection.manifold import manifold_distances
-    from cfexplain.inspection.robustness import survivals
-    from cfexplain.inspection.verdicts import duplicates, verdict_codes
-
-    reference, counterfactuals = side.reference, explanations.counterfactuals
-    shape, flat = counterfactuals.shape[:2], counterfactuals.flatten(0, 1)
-    distances = manifold_distances(reference.features(flat), reference.neighbour_features) / reference.distance_limit
-    return verdict_codes(
-        already_normal=explanations.source_logits <= reference.threshold,
-        flipped=explanations.logits[:, 0] <= reference.threshold,
-        survives=survivals(side.model.detector, flat, reference, device).unflatten(0, shape),
-        manifold_distance=distances.reshape(shape),
-        duplicate_of=duplicates(explanations.sources.images, counterfactuals),
-    )
-
-
 def best_concepts(codes: Tensor, logits: Tensor) -> Tensor:
     """(N, K) verdict codes, which rise from bad to good, and logits -> (N,) int64."""
     has_best_verdict = codes == codes.amax(dim=1, keepdim=True)
@@ -113,9 +95,10 @@ def _judged_batch(side: Side, sides: list[Side], sources: ImageSet, device: torc
 
     from cfexplain.detectors.network import logits_of
     from cfexplain.explanation.explain import explain_images
+    from cfexplain.inspection.checks import check
 
     explanations = explain_images(side.model, sources, device, threshold=side.reference.threshold)
-    codes = verdict_codes_of(side, explanations, device)
+    codes = check(side.model.detector, explanations, side.reference, device).verdict_codes
     concepts = best_concepts(codes, explanations.logits[:, 0])
     rows = torch.arange(len(sources))
     best = explanations.counterfactuals[rows, concepts]  # (N, C, H, W)

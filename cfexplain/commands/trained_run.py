@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from cfexplain.detectors.network import Detector
-    from cfexplain.explanation.model import FittedModel, build_concept_classifier
+    from cfexplain.explanation.model import FittedModel
 
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 

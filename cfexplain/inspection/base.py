@@ -113,14 +113,6 @@ class Inspection:
     nearest: Tensor
     nearest_ids: tuple[str, ...]
 
-    @property
-    def excess_changes(self) -> Tensor:
-        """(N, K) float32 in [0, 1]: share of a counterfactual's L1 change that its repair does without."""
-        sources = self.explanations.sources.images[:, None].float()
-        whole = (self.explanations.counterfactuals.float() - sources).abs().sum(dim=(2, 3, 4))
-        least = (self.repairs.float() - sources).abs().sum(dim=(2, 3, 4))
-        return 1 - (least + (whole == 0)) / (whole + (whole == 0))  # 0 where nothing changed
-
     def verdict(self, index: int, concept: int) -> Verdict:
         return VERDICTS[int(self.verdict_codes[index, concept])]
 
@@ -128,3 +120,10 @@ class Inspection:
         """Names of the alterations that the counterfactual does not survive."""
         survives = self.survives[index, concept].tolist()
         return tuple(name for name, survived in zip(self.alterations, survives, strict=True) if not survived)
+
+    def excess_change(self, index: int, concept: int) -> float:
+        """Share of a counterfactual's L1 change that its repair does without, in [0, 1]; 0 where nothing changed."""
+        source = self.explanations.sources.images[index].float()
+        edits = self.explanations.counterfactuals[index, concept], self.repairs[index, concept]
+        whole, least = (float((edit.float() - source).abs().sum()) for edit in edits)
+        return 1 - least / whole if whole > 0 else 0.0

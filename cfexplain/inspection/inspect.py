@@ -11,11 +11,11 @@ from cfexplain.detectors.network import Detector, logits_of
 from cfexplain.explanation.model import FittedModel
 from cfexplain.inspection.base import Inspection, Reference
 from cfexplain.inspection.batches import PIXELS, images_within
-from cfexplain.inspection.manifold import manifold_distances, nearest_rows
+from cfexplain.inspection.checks import check
+from cfexplain.inspection.manifold import nearest_rows
 from cfexplain.inspection.repair import minimal_repairs
-from cfexplain.inspection.robustness import alteration_names, survivals
+from cfexplain.inspection.robustness import alteration_names
 from cfexplain.inspection.saliency import heatmaps
-from cfexplain.inspection.verdicts import duplicates, verdict_codes
 from cfexplain.inspection.way import way_logits
 from cfexplain.types import Explanations
 
@@ -25,28 +25,20 @@ def inspect(
 ) -> Inspection:
     """Everything that Inspection holds. The explanations' own threshold gives way to the reference's."""
     explanations = replace(explanations, threshold=reference.threshold)
-    detector, sources, counterfactuals = model.detector, explanations.sources.images, explanations.counterfactuals
-    shape = counterfactuals.shape[:2]  # N, K
-    logits = explanations.logits[:, 0]
-    already_normal, flipped = explanations.source_logits <= reference.threshold, logits <= reference.threshold
-
-    survives = survivals(detector, counterfactuals.flatten(0, 1), reference, device).unflatten(0, shape)
-    features = reference.features(counterfactuals.flatten(0, 1))
-    distances = manifold_distances(features, reference.neighbour_features).reshape(shape) / reference.distance_limit
-    duplicate_of = duplicates(sources, counterfactuals)
-
+    detector, sources, logits = model.detector, explanations.sources.images, explanations.logits[:, 0]
+    checks = check(detector, explanations, reference, device)
     rows = nearest_rows(sources, reference.features(sources), reference.neighbours, reference.neighbour_features)
     nearest = reference.neighbours.images[rows]
     repairs, repair_logits = _repairs(detector, explanations, device)
     return Inspection(
         explanations=explanations,
-        verdict_codes=verdict_codes(already_normal, flipped, survives, distances, duplicate_of),
+        verdict_codes=checks.verdict_codes,
         position_before=positions(explanations.source_logits, reference.normal_logits),
         position_after=positions(logits, reference.normal_logits),
         alterations=alteration_names(reference),
-        survives=survives,
-        manifold_distance=distances,
-        duplicate_of=duplicate_of,
+        survives=checks.survives,
+        manifold_distance=checks.manifold_distance,
+        duplicate_of=checks.duplicate_of,
         way_logits=way_logits(
             detector, sources, explanations.images, (explanations.source_logits, logits), device
         ),

@@ -18,7 +18,6 @@ from cfexplain.types import ImageSet, Splits
 
 MAX_NEIGHBOURS = 2000
 DISTANCE_QUANTILE = 0.99
-USUAL = Alterations(jpeg_quality=75, shift_pixels=1, blur_sigma=0.5)  # as in conf/metric/survival.yaml
 
 
 def build_reference(
@@ -28,7 +27,7 @@ def build_reference(
     second_detector: Detector | None,
     false_alarm_rate: float,
     device: torch.device | str,
-    alterations: Alterations = USUAL,
+    alterations: Alterations,
 ) -> Reference:
     """Thresholds and distances from splits.held_out, neighbours from splits.train.
 

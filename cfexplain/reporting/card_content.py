@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfexplain.reporting.verdict_words import logit_words, position_words
+from cfexplain.inspection.sentences import position_words
+from cfexplain.reporting.verdict_words import logit_words
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cfexplain.inspection.base import Inspection, Verdict
 
 
@@ -64,12 +63,6 @@ def card_content(inspection: Inspection, index: int, sentences: Sequence[str], c
     )
 
 
-def class_name_of(inspection: Inspection, index: int, class_names: Sequence[str]) -> str:
-    """Empty for an image of no class, and for one's own images."""
-    number = int(inspection.explanations.sources.classes[index])
-    return class_names[number] if 0 <= number < len(class_names) else ""
-
-
 def _concept(inspection: Inspection, index: int, concept: int) -> ConceptContent:
     explanations = inspection.explanations
     position = float(inspection.position_after[index, concept])
@@ -92,12 +85,5 @@ def _repair_words(inspection: Inspection, index: int, concept: int) -> str:
         return "The image is accepted as it is: there is nothing to repair."
     if logit > explanations.threshold:
         return "None was found: the score stays above the threshold."
-    source, counterfactual = explanations.sources.images[index], explanations.counterfactuals[index, concept]
-    saved = saved_share(source, counterfactual, inspection.repairs[index, concept])
-    return f"It does without {100 * saved:.0f} % of the change and scores {logit_words(logit)}."
-
-
-def saved_share(source: Tensor, counterfactual: Tensor, repair: Tensor) -> float:
-    """1 - |repair - x| / |x_k - x|, of three uint8 images; 0 where the counterfactual changes nothing."""
-    whole, least = (float((edited.float() - source.float()).abs().sum()) for edited in (counterfactual, repair))
-    return 1 - least / whole if whole else 0.0
+    saved = 100 * inspection.excess_change(index, concept)
+    return f"It does without {saved:.0f} % of the change and scores {logit_words(logit)}."

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cfexplain.types import class_name
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -158,4 +160,4 @@ def _scores(logits: np.ndarray) -> list[str]:
 
 
 def _class_names(part: ImageSet, chosen: list[int], names: Sequence[str]) -> list[str]:
-    return [names[index] if index >= 0 else "" for index in part.classes[chosen].tolist()]
+    return [class_name(index, names) for index in part.classes[chosen].tolist()]

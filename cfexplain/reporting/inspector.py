@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.reporting.card_content import CardContent, card_content, class_name_of
+from cfexplain.reporting.card_content import CardContent, card_content
 from cfexplain.reporting.card_tiles import LOSSY_QUALITY, as_webp, card_tiles, num_sprite_columns, sprite
 from cfexplain.reporting.files import replacing
 from cfexplain.reporting.grids import FALLING, NEUTRAL, RISING, GridRow, draw_grid, signed_difference
 from cfexplain.reporting.html import metrics_table
 from cfexplain.reporting.tables import NOTHING, Meanings
 from cfexplain.reporting.verdict_words import WORDS
+from cfexplain.types import class_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,11 +74,12 @@ def write_inspector(
                         sections).encode())
         for inspection in inspections:
             counted.update(VERDICTS[code].value for code in inspection.verdict_codes.flatten().tolist())
-            for index in range(len(inspection.explanations.sources)):
+            classes = inspection.explanations.sources.classes
+            for index in range(len(classes)):
                 tiles = card_tiles(inspection, index)
                 layout = layout or _layout(inspection, tiles, _num_images(counts, inspection))
                 content = card_content(inspection, index, sentences(inspection, index),
-                                       class_name_of(inspection, index, class_names))
+                                       class_name(int(classes[index]), class_names))
                 out.write(_item(content, sprite(tiles, layout["lossless"])).encode())
                 if num_written < NUM_STILLS:
                     out.write(_still(content, tiles).encode())

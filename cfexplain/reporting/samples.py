@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.reporting.grids import as_scores
+from cfexplain.types import class_name
 
 if TYPE_CHECKING:
     from cfexplain.inspection.base import Inspection
@@ -26,14 +27,13 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
     score_before, score_after = as_scores(before), as_scores(after)
     rows: list[dict[str, object]] = []
     for index, image_id in enumerate(sources.ids):
-        class_index = int(sources.classes[index])
         source = sources.images[index].numpy().astype(np.int16)
         for concept in range(explanations.num_concepts):
             change = np.abs(explanations.counterfactuals[index, concept].numpy() - source) / RANGE  # (C, H, W)
             repair = np.abs(inspection.repairs[index, concept].numpy() - source) / RANGE
             rows.append({
                 "id": image_id,
-                "class": class_names[class_index] if class_index >= 0 else "",
+                "class": class_name(int(sources.classes[index]), class_names),
                 "concept": concept,
                 "score_before": f"{score_before[index]:.6g}",
                 "score_after": f"{score_after[index, concept]:.6g}",
@@ -49,17 +49,11 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
                 "manifold_distance": f"{float(inspection.manifold_distance[index, concept]):.6g}",
                 "duplicate_of": _number(int(inspection.duplicate_of[index, concept])),
                 "repair_l1_distance": f"{repair.mean():.6g}",
-                "excess_change": f"{excess_change(change, repair):.6g}",
+                "excess_change": f"{inspection.excess_change(index, concept):.6g}",
                 "repair_logit": f"{float(inspection.repair_logits[index, concept]):.6g}",
                 "nearest_normal": inspection.nearest_ids[index],
             })
     return rows
-
-
-def excess_change(change: np.ndarray, repair: np.ndarray) -> float:
-    """Share of a change, in L1 distance, that the minimal repair does without."""
-    total = float(change.sum())
-    return 1 - float(repair.sum()) / total if total > 0 else 0.0
 
 
 def _survival(inspection: Inspection, index: int, concept: int) -> dict[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cfexplain.types import class_name
+
 if TYPE_CHECKING:
     from cfexplain.types import Splits
 
@@ -13,7 +15,7 @@ def split_rows(splits: Splits) -> list[dict[str, object]]:
     roles = {"train": splits.train, "held_out": splits.held_out, "exposure": splits.exposure, "test": splits.test}
     names = splits.class_names
     return [
-        {"id": image_id, "role": role, "class": names[index] if index >= 0 else "", "label": label}
+        {"id": image_id, "role": role, "class": class_name(index, names), "label": label}
         for role, part in roles.items() if part is not None
         for image_id, index, label in zip(part.ids, part.classes.tolist(), part.labels.tolist(), strict=True)
     ]

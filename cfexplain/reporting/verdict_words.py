@@ -50,16 +50,6 @@ WORDS = {
 }
 
 
-def position_words(position: float) -> str:
-    """Of a score among those of the normal images; position: share of them that have a lower one."""
-    if position <= 0:
-        return "not higher than any of the normal images"
-    if position >= 1:
-        return "higher than all of the normal images"
-    percent = min(max(round(100 * position, 1), 0.1), 99.9)  # a share of neither 0 nor 1 is not written as one
-    return f"higher than {percent:.1f} % of the normal images"
-
-
 def logit_words(logit: float) -> str:
     """The score in [0, 1] of a logit; never 0.000 or 1.000, which no score is."""
     score = float(as_scores(np.array(logit)))

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,7 @@ from cfexplain.inspection.sentences import change_words
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.metrics.baselines import METHODS
 from cfexplain.reporting.comparison import ComparedImage, RunView, sentence
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, run_cfexplain
 
 CODE = {verdict: index for index, verdict in enumerate(VERDICTS)}
 
@@ -131,7 +128,6 @@ GREY = [  # a run whose images have another size
 def place(tmp_path_factory, session_cache) -> Path:
     """runs/: bce, hsc, grey (another size), half (no generator); photos/: ten colour pictures."""
     folder = tmp_path_factory.mktemp("compare")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(session_cache)}
     rng = np.random.default_rng(0)
     for part, count, least in (("parts/normal", 60, 0), ("parts/anomalous", 12, 128), ("photos", 10, 128)):
         (folder / part).mkdir(parents=True)
@@ -140,19 +136,9 @@ def place(tmp_path_factory, session_cache) -> Path:
             Image.fromarray(pixels).save(folder / part / f"{number:02d}.png")
     wanted = {"bce": TINY, "hsc": [*TINY, "detector=hsc"], "half": [*TINY, "stage=detector"], "grey": GREY}
     for name, words in wanted.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "cfexplain", "train", *words, f"run_dir=runs/{name}"], cwd=folder, env=environment,
-            capture_output=True, text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        done = run_cfexplain(folder, session_cache, "train", *words, f"run_dir=runs/{name}")
+        assert done.code == 0, done.stderr
     return folder
-
-
-@pytest.fixture
-def inside(place, monkeypatch, session_cache) -> Path:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("CFEXPLAIN_CACHE", str(session_cache))
-    return place
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cfexplain.cli import main
 from cfexplain.inspection.base import VERDICTS
-from tests.conftest import TINY
+from tests.conftest import TINY, run_cfexplain
 
 NO_JUDGE = "second_detector=none"
 
@@ -24,18 +24,9 @@ NO_JUDGE = "second_detector=none"
 def place(tmp_path_factory, session_cache) -> Path:
     """A folder with a train run `t` in it."""
     folder = tmp_path_factory.mktemp("explain")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("CFEXPLAIN_CACHE", str(session_cache))
-        assert main(["train", *TINY, "run_dir=t"]) == 0
+    done = run_cfexplain(folder, session_cache, "train", *TINY, "run_dir=t")
+    assert done.code == 0, done.stderr
     return folder
-
-
-@pytest.fixture
-def inside(place, monkeypatch, session_cache) -> Path:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("CFEXPLAIN_CACHE", str(session_cache))
-    return place
 
 
 def table(folder: str) -> list[dict[str, str]]:

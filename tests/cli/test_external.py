@@ -81,6 +81,10 @@ def one_line(done, code: int) -> str:
     return done.stderr
 
 
+def weights_of(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)[name]
+
+
 def check_explained(cfexplain, tmp_path, *more: str) -> None:
     """explain and evaluate of the run in `t`; its own metrics agree with those of training."""
     assert cfexplain("explain", "run=t", "run_dir=x", *more).code == 0
@@ -104,7 +108,7 @@ def test_a_torchscript_file_from_training_to_evaluation(cfexplain, tmp_path):
     assert "model.pt conforms: higher is anomalous" in done.stdout
     again = cfexplain("train", "--from", "t/config.yaml", "run_dir=t2")
     assert again.code == 0, again.stderr
-    generators = [torch.load(tmp_path / run / "checkpoints" / "generator.pt")["generator"] for run in ("t", "t2")]
+    generators = [weights_of(tmp_path / run, "generator") for run in ("t", "t2")]
     for name, weights in generators[0].items():
         assert torch.equal(weights, generators[1][name]), name
 
@@ -134,7 +138,7 @@ def test_an_export_program_that_is_stopped_and_continued(cfexplain, tmp_path):
     done = cfexplain(*command, "run_dir=t", "stage=generator")
     assert done.code == 0 and "detector taken from" in done.stdout, done.stderr
     for name in ("detector", "generator"):
-        first, second = (torch.load(tmp_path / run / "checkpoints" / f"{name}.pt")[name] for run in ("whole", "t"))
+        first, second = (weights_of(tmp_path / run, name) for run in ("whole", "t"))
         assert all(torch.equal(value, second[key]) for key, value in first.items())
     check_explained(cfexplain, tmp_path)
 

@@ -1,10 +1,7 @@
 """explain shard=i/n and merge=[...] write together what one run writes; nothing is merged that is not whole."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from PIL import Image
 from cfexplain.cli import main
 from cfexplain.commands.shard import Shard, as_shard
 from cfexplain.errors import ConfigError
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, run_cfexplain
 
 BATCH = "batch_size=8"  # of 40 test anomalies: five batches
 SAME_FILES = ("samples.csv", "metrics.json", "report.html", "images/counterfactuals.png", "images/differences.png",
@@ -25,21 +22,12 @@ SAME_FILES = ("samples.csv", "metrics.json", "report.html", "images/counterfactu
 def place(tmp_path_factory, session_cache) -> Path:
     """A train run `t`, an unsharded explain run `whole`, and its shards `s1` to `s3`."""
     folder = tmp_path_factory.mktemp("shards")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(session_cache)}
     explain = ["explain", "run=t", BATCH, "second_detector=none", "num_cards=2"]
     for args in (["train", *TINY, "run_dir=t"], [*explain, "run_dir=whole"],
                  *([*explain, f"shard={index}/3", f"run_dir=s{index}"] for index in (1, 2, 3))):
-        done = subprocess.run([sys.executable, "-m", "cfexplain", *args], cwd=folder, env=environment,
-                              capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = run_cfexplain(folder, session_cache, *args)
+        assert done.code == 0, done.stderr
     return folder
-
-
-@pytest.fixture
-def inside(place, monkeypatch, session_cache) -> Path:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("CFEXPLAIN_CACHE", str(session_cache))
-    return place
 
 
 def same_batches(one: Path, other: Path) -> int:

@@ -1,4 +1,4 @@
-"""A small MNIST of rendered digits, in the official layout, and the real one where it is there."""
+"""Small sets in the layouts of the real ones: MNIST of rendered digits, a folder of parts; the real packs if there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cfexplain.data.folder import Folder
 from cfexplain.data.rendering import render
+from tests.data.folders import SIDE, draw
 
 PACKS = Path(__file__).parents[3] / "shared" / "data"
 
@@ -69,3 +72,31 @@ def letters():
     from cfexplain.data.exposures.letters import Letters
 
     return Letters(limit=50, seed=0)
+
+
+@pytest.fixture
+def parts(tmp_path) -> Path:
+    """MVTec's layout: 20 to train on, 5 and 3 + 2 to test on, with masks."""
+    root = tmp_path / "parts"
+    for name, count in (("train/good", 20), ("test/good", 5), ("test/scratch", 3), ("test/dent", 2)):
+        draw(root / name, count)
+    for name, count in (("scratch", 3), ("dent", 2)):
+        (root / "ground_truth" / name).mkdir(parents=True)
+        for index in range(count):
+            mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+            mask[index : index + 4, 8:12] = 255
+            Image.fromarray(mask).save(root / f"ground_truth/{name}/{index:03d}_mask.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(root: Path | str, /, **changes) -> Folder:
+        values = {
+            "cache_dir": str(tmp_path / "cache"), "held_out_fraction": 0.1, "seed": 0, "root": str(root),
+            "image_size": SIDE, "channels": None, "test_fraction": 0.2, "memory_limit_mb": 0,
+            "max_unreadable_fraction": 0.0, "flip": False, "crop_padding": 0,
+        }
+        return Folder(**values | changes)
+
+    return make

@@ -1,12 +1,9 @@
-"""Folders of images: roles from names, views of one cache, and one clear line for each thing that can be wrong."""
+"""Folders of images: roles from names, views of one cache."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -23,47 +20,10 @@ from cfexplain.data.folder import Folder
 from cfexplain.data.roles import role_lines, role_table
 from cfexplain.errors import DataError
 from cfexplain.types import Augmentation
+from tests.data.folders import SIDE, draw
 
 NOTHING = Nothing(limit=None, seed=0)
-SIDE = 16
 CONF = Path(__file__).parents[2] / "conf"
-
-
-def draw(folder: Path, count: int, is_grey: bool = False, suffix: str = ".png") -> None:
-    """Pictures of noise, different in each folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(list(folder.name.encode()))
-    for index in range(count):
-        pixels = rng.integers(256, size=(SIDE, SIDE) if is_grey else (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index:03d}{suffix}")
-
-
-@pytest.fixture
-def parts(tmp_path) -> Path:
-    """MVTec's layout: 20 to train on, 5 and 3 + 2 to test on, with masks."""
-    root = tmp_path / "parts"
-    for name, count in (("train/good", 20), ("test/good", 5), ("test/scratch", 3), ("test/dent", 2)):
-        draw(root / name, count)
-    for name, count in (("scratch", 3), ("dent", 2)):
-        (root / "ground_truth" / name).mkdir(parents=True)
-        for index in range(count):
-            mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
-            mask[index : index + 4, 8:12] = 255
-            Image.fromarray(mask).save(root / f"ground_truth/{name}/{index:03d}_mask.png")
-    return root
-
-
-@pytest.fixture
-def folder(tmp_path):
-    def make(root: Path | str, /, **changes) -> Folder:
-        values = {
-            "cache_dir": str(tmp_path / "cache"), "held_out_fraction": 0.1, "seed": 0, "root": str(root),
-            "image_size": SIDE, "channels": None, "test_fraction": 0.2, "memory_limit_mb": 0,
-            "max_unreadable_fraction": 0.0, "flip": False, "crop_padding": 0,
-        }
-        return Folder(**values | changes)
-
-    return make
 
 
 def check_pixels(root: Path, images) -> None:
@@ -199,156 +159,6 @@ def test_a_few_damaged_files_shift_nothing(parts, folder):
         check_pixels(parts, images)
     starts = [int(mask.any(dim=1).nonzero()[0]) for mask in splits.test.masks[4:]]
     assert starts == [int(name[-7:-4]) for name in splits.test.ids[4:]]  # a mask begins in the row of its number
-
-
-def remove(name):
-    return lambda root: shutil.rmtree(root / name)
-
-
-def empty(name):
-    def act(root):
-        shutil.rmtree(root / name)
-        (root / name).mkdir()
-
-    return act
-
-
-def write(name, content=b"damaged"):
-    def act(root):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-
-    return act
-
-
-def link(root):
-    (root / "train/good/link.png").symlink_to(root / "gone.png")
-
-
-def remove_mask(root):
-    (root / "ground_truth/dent/001_mask.png").unlink()
-
-
-def shrink_mask(root):
-    Image.new("L", (SIDE, SIDE - 1)).save(root / "ground_truth/dent/001_mask.png")
-
-
-def keep_one(root):
-    for path in sorted((root / "train/good").iterdir())[1:]:
-        path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (remove("."), "parts is not there, or may not be read. Set dataset.root"),
-        (empty("."), "no images .* in .*parts"),
-        (remove("train"), "no folder .*train/good"),
-        (empty("train/good"), "no images .*train/good"),
-        (empty("test/good"), "no images .*test/good"),
-        (empty("test/dent"), "no images .*test/dent"),
-        (empty("test"), "no class folders in .*test"),
-        (write("test/stray.png"), r"stray\.png is in no class folder"),
-        (keep_one, "too few normal images to hold some out: 1 in .*parts"),
-        (remove_mask, r"test/dent/001\.png has no mask: put it at "),
-        (shrink_mask, r"001_mask\.png is 16x15 and .*dent/001\.png is 16x16"),
-        (write("ground_truth/dent/001_mask.png"), r"001_mask\.png is no image"),
-        (link, r"1 of 31 images cannot be used, first: .*link\.png is a broken link"),
-        (write("test/good/001.png"), r"1 of 30 images cannot be used, first: .*good/001\.png is no image"),
-    ],
-)
-def test_what_is_wrong_is_one_line(parts, folder, damage, words):
-    damage(parts)
-    with pytest.raises(DataError, match=words) as caught:
-        folder(parts).load(NOTHING)
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 3
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["normal"], None),
-        (["anomalous"], "no folder .*normal: put the normal images there"),
-        (["normal", "scratch"], "scratch lies beside normal"),
-        (["normal", "anomalous/normal"], "cannot be called normal"),
-        (["good", "bad"], "'bad', so not all of it is normal"),
-        (["bad"], "'bad', so not all"),
-        (["Normal", "Anomalous"], "'Anomalous', so not all"),
-        (["good", "scratch", "dent"], "'good', so not all"),
-        (["good"], None),
-        (["monday", "tuesday"], None),
-    ],
-)
-def test_anomalies_are_never_taken_for_normal_by_a_name(tmp_path, folder, names, words):
-    for name in names:
-        draw(tmp_path / "x" / name, 20)
-    if words is None:
-        assert not folder(tmp_path / "x").load(NOTHING).test.labels.any()
-        return
-    with pytest.raises(DataError, match=words):
-        folder(tmp_path / "x").load(NOTHING)
-
-
-def test_an_empty_folder_of_anomalies(tmp_path, folder):
-    draw(tmp_path / "x/normal", 20)
-    (tmp_path / "x/anomalous").mkdir()
-    with pytest.raises(DataError, match="no images in .*anomalous"):
-        folder(tmp_path / "x").load(NOTHING)
-    (tmp_path / "x/anomalous/dent").mkdir()
-    with pytest.raises(DataError, match="no images .*anomalous/dent"):
-        folder(tmp_path / "x").load(NOTHING)
-
-
-def test_no_readable_image_left_for_a_part(parts, folder):
-    for path in (parts / "test/good").iterdir():
-        path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match="no readable image is left as normal test image"):
-        folder(parts, max_unreadable_fraction=0.5).load(NOTHING)
-
-
-def test_a_zip_that_leads_outside(tmp_path, folder):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("../evil.png", b"")
-    with pytest.raises(DataError, match=r"\.\./evil\.png"):
-        folder(tmp_path / "x.zip").load(NOTHING)
-
-
-def test_a_folder_nobody_may_read(parts, folder):
-    """In a process of its own that is nobody, since root may read everything."""
-    (parts / "test/dent").chmod(0)
-    (parts.parent).chmod(0o777)
-    code = (
-        "import os, sys\nfrom cfexplain.data.folder_layout import find_layout\nfrom cfexplain.errors import DataError\n"
-        f"from pathlib import Path\nos.chdir({str(parts.parent)!r})\n"
-        "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
-        "try: find_layout(Path('parts'))\nexcept DataError as error: print(error)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.strip() == "cannot read the folder parts/test/dent (Permission denied).", done.stderr
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"image_size": 7}, "image_size"),
-        ({"channels": 2}, "channels"),
-        ({"test_fraction": 0.0}, "test_fraction"),
-        ({"memory_limit_mb": -1}, "memory_limit_mb"),
-        ({"max_unreadable_fraction": 1.0}, "max_unreadable_fraction"),
-        ({"crop_padding": SIDE}, "crop_padding"),
-        ({"held_out_fraction": 0.0}, "held_out_fraction"),
-        ({"root": " "}, "root is empty"),
-    ],
-)
-def test_values_that_cannot_be_are_refused(tmp_path, folder, changes, words):
-    with pytest.raises(ValueError, match=f"^{words}"):
-        folder(tmp_path, **changes)
-
-
-def test_slugs_are_fit_for_folder_names(tmp_path, folder):
-    assert folder(tmp_path / "My Parts=2.zip").slug == "folder-my_parts_2"
-    assert folder("/").slug == "folder-images"
 
 
 def test_augmentation(parts, folder):

@@ -11,9 +11,11 @@ from torch.nn.functional import softplus
 from cfexplain.detectors.base import LogProbs
 from cfexplain.detectors.network import logits_of
 from cfexplain.explanation.model import FittedModel
+from cfexplain.metrics.alterations import Alterations
 from cfexplain.types import Explanations, ImageSet, Splits
 
 CPU = torch.device("cpu")
+USUAL = Alterations(jpeg_quality=75, shift_pixels=1, blur_sigma=0.5)
 
 
 class FormulaDetector(nn.Module):

@@ -11,9 +11,9 @@ from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import calibrate
 from cfexplain.detectors.network import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
-from cfexplain.inspection.reference import USUAL, build_reference, every_nth
+from cfexplain.inspection.reference import build_reference, every_nth
 from tests.conftest import ROOT
-from tests.inspection.formulas import CPU, FormulaDetector, image_set, splits_of
+from tests.inspection.formulas import CPU, USUAL, FormulaDetector, image_set, splits_of
 
 
 def brightness(images):
@@ -26,12 +26,20 @@ def fine_contrast(images):
 
 
 def reference_of(formula, splits, features, rate=0.05, second=None):
-    return build_reference(FormulaDetector(formula), splits, features, second, rate, CPU)
+    return build_reference(FormulaDetector(formula), splits, features, second, rate, CPU, USUAL)
 
 
-def test_the_usual_alterations_are_those_of_the_survival_metric():
-    values = yaml.safe_load((ROOT / "conf/metric/survival.yaml").read_text())["survival"]
-    assert {name: values[name] for name in vars(USUAL)} == vars(USUAL)
+def read(name: str) -> dict:
+    return yaml.safe_load((ROOT / "conf" / name).read_text())
+
+
+def test_a_verdict_asks_for_the_alterations_and_features_of_the_metrics():
+    judging = read("judging.yaml")
+    survival, fid = read("metric/survival.yaml")["survival"], read("metric/fid.yaml")["fid"]
+    assert {name: judging["alterations"][name] for name in vars(USUAL)} == vars(USUAL)
+    assert {name: survival[name] for name in vars(USUAL)} == vars(USUAL)
+    names = ("width", "num_features", "num_steps")  # then the network is trained once and kept for both
+    assert [judging["features"][name] for name in names] == [fid[name] for name in names]
 
 
 def test_a_rate_of_5_per_cent_gives_the_detectors_own_threshold(pixel_space):
@@ -40,7 +48,7 @@ def test_a_rate_of_5_per_cent_gives_the_detectors_own_threshold(pixel_space):
     detector = build_detector(spec, Conv(width=4), (3, 16, 16), seed=0).eval()
     splits = splits_of(images, images)
     calibrate(detector, splits.held_out, CPU)
-    reference = build_reference(detector, splits, pixel_space, None, 0.05, CPU)
+    reference = build_reference(detector, splits, pixel_space, None, 0.05, CPU, USUAL)
     assert reference.threshold == detector.threshold.item()
     assert reference.normal_logits.tolist() == sorted(logits_of(detector, images).tolist())
 

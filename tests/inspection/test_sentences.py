@@ -1,7 +1,6 @@
 """What the sentences say of known changes, and what they must not say."""
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -132,10 +131,13 @@ def test_percent(share, words):
     assert percent(share) == words
 
 
-def test_positions_in_words():
-    assert position_words(0.9996) == "higher than 99.9 % of the normal images"
-    assert position_words(0.0001) == "higher than 0.1 % of the normal images"
-    assert position_words(0.0) == "not higher than any of the normal images"
+@pytest.mark.parametrize(("position", "words"), [
+    (1.0, "higher than all of the normal images"), (0.99996, "higher than 99.9 % of the normal images"),
+    (0.61, "higher than 61.0 % of the normal images"), (0.0001, "higher than 0.1 % of the normal images"),
+    (0.0, "not higher than any of the normal images"),
+])
+def test_a_position_is_not_rounded_to_all_or_none(position, words):
+    assert position_words(position) == words
 
 
 def test_lists():

@@ -15,10 +15,9 @@ from PIL import Image
 
 import cfexplain.reporting.inspector as inspector
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.reporting.card_content import saved_share
 from cfexplain.reporting.card_tiles import card_tiles, heatmap
 from cfexplain.reporting.inspector import NUM_STILLS, Section, write_inspector
-from cfexplain.reporting.verdict_words import logit_words, position_words
+from cfexplain.reporting.verdict_words import logit_words
 from tests.reporting.inspections import FALSE_ALARM_RATE, make_inspection
 
 
@@ -181,25 +180,19 @@ def test_own_images_have_no_class(tmp_path):
     assert [item["class_name"] for item in page.items] == ["", ""]
 
 
-@pytest.mark.parametrize(("position", "words"), [
-    (1.0, "higher than all of the normal images"), (0.99996, "higher than 99.9 % of the normal images"),
-    (0.61, "higher than 61.0 % of the normal images"), (0.0001, "higher than 0.1 % of the normal images"),
-    (0.0, "not higher than any of the normal images"),
-])
-def test_a_position_is_not_rounded_to_all_or_none(position, words):
-    assert position_words(position) == words
-
-
 def test_a_score_is_not_rounded_to_its_ends():
     assert [logit_words(logit) for logit in (-9.0, 0.0, 9.0)] == ["below 0.001", "0.500", "above 0.999"]
     assert logit_words(float(np.log(0.25 / 0.75))) == "0.250"
 
 
 def test_the_share_that_a_repair_saves():
-    source = torch.zeros(1, 2, 2).byte()
-    counterfactual, repair = torch.tensor([[[100, 100], [0, 200]]]).byte(), torch.tensor([[[100, 0], [0, 0]]]).byte()
-    assert saved_share(source, counterfactual, repair) == pytest.approx(0.75)
-    assert saved_share(source, source, source) == 0
+    inspection = make_inspection(1, num_concepts=2, shape=(1, 2, 2))
+    explanations = inspection.explanations
+    explanations.sources.images.zero_(), explanations.images.zero_(), inspection.repairs.zero_()
+    explanations.counterfactuals[0, 0] = torch.tensor([[[100, 100], [0, 200]]]).byte()
+    inspection.repairs[0, 0] = torch.tensor([[[100, 0], [0, 0]]]).byte()
+    assert inspection.excess_change(0, 0) == pytest.approx(0.75)
+    assert inspection.excess_change(0, 1) == 0
 
 
 def test_what_a_repair_is_said_to_save(tmp_path):

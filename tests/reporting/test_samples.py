@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfexplain.metrics.distance import changed_fraction, l1_distance
-from cfexplain.reporting.samples import excess_change, sample_rows
+from cfexplain.reporting.samples import sample_rows
 from tests.reporting.inspections import make_inspection
 
 
@@ -40,11 +40,6 @@ def test_an_image_of_no_class_and_a_duplicate():
     rows = sample_rows(inspection, ())
     assert {row["class"] for row in rows} == {""}
     assert [row["duplicate_of"] for row in rows] == ["", "", "", 0]
-
-
-def test_excess_change_by_hand():
-    assert excess_change(np.array([2.0, 2.0]), np.array([1.0, 0.0])) == 0.75
-    assert excess_change(np.zeros(2), np.zeros(2)) == 0.0
 
 
 def test_the_threshold_is_the_explanations_own():
