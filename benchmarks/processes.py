@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import compose, config
-from cfexplain.commands.train import CONFIG, TrainConfig
+from cfexplain.commands.train_config import TrainConfig
 
 WANTED = 1e-4
 OVERRIDES = ["dataset=glyphs", "runtime=cpu"]
@@ -36,7 +36,7 @@ STAGES = ("detector", "generator")
 
 def train_config(overrides: list[str]) -> TrainConfig:
     (composed,) = compose.compositions(compose.parse("train", overrides))
-    return config.build_root(composed, CONFIG)
+    return config.build_root(composed, TrainConfig)
 
 
 def work(task: dict[str, Any]) -> None:

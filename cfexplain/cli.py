@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfexplain.commands.processes import check_launch, torchrun_place
+from cfexplain.commands.ranks.place import check_launch, torchrun_place
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
 from cfexplain.reporting.console import complain, forget_reader
@@ -110,7 +110,7 @@ def _dispatch(command: str, argv: list[str]) -> int:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
         return module.summarize(first)
     if place is not None and place.rank > 0:
-        from cfexplain.commands.rank import follow_torchrun
+        from cfexplain.commands.ranks.rank import follow_torchrun
 
         with stop_on_signals():
             return 0 if first.dry_run else follow_torchrun(first, place)

@@ -1,6 +1,7 @@
 """Imports point down, and modules that hold specs load without torch."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_imports_point_down(path):
             assert other == part(path) or HEIGHT[other] < HEIGHT[part(path)], f"{path.name} imports {name}"
         if name.split(".")[0] in ("hydra", "omegaconf"):
             assert path.name in KNOWS_HYDRA, f"{path.name} knows {name}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    graph = {name: [other for other in imported(path) if other in modules] for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def spec_modules() -> list[str]:

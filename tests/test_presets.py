@@ -10,7 +10,7 @@ import pytest
 
 import cfexplain.metrics
 from cfexplain import compose, config
-from cfexplain.commands.train import TrainConfig
+from cfexplain.commands.train_config import TrainConfig
 from cfexplain.metrics.base import MetricSpec
 from cfexplain.presets import DETECTORS, QUICK, REPORTED, presets, settings
 from cfexplain.reporting.tables import columns, metric_rows

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfexplain.commands.job import Job
+from cfexplain.commands.train_config import TrainConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from cfexplain.commands.train import TrainConfig
     from cfexplain.detectors.adoption import Adopted
     from cfexplain.detectors.network import Detector
     from cfexplain.types import Splits

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from cfexplain.commands.health import Check, Mark
+from cfexplain.commands.health.check import Check, Mark
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.reporting.console import Reporter
 
@@ -68,7 +68,7 @@ def read_options(words: list[str]) -> dict[str, Path]:
 
 def checks(root: Path, output_root: Path, cache_dir: Path) -> Iterator[Check]:
     """Each as soon as it is known. What needs torch is left out where torch is broken."""
-    from cfexplain.commands.health_machine import device_checks, folder_check, version_checks
+    from cfexplain.commands.health.machine import device_checks, folder_check, version_checks
 
     with _scratch_folder() as folder:
         is_broken = False
@@ -84,8 +84,8 @@ def checks(root: Path, output_root: Path, cache_dir: Path) -> Iterator[Check]:
         yield from device_checks()
         import torch
 
-        from cfexplain.commands.health_data import data_checks, weight_checks
-        from cfexplain.commands.health_run import run_check
+        from cfexplain.commands.health.data import data_checks, weight_checks
+        from cfexplain.commands.health.run import run_check
 
         yield from data_checks(root, folder / "cache")
         yield from weight_checks(Path(torch.hub.get_dir(), "checkpoints"))

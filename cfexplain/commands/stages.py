@@ -6,30 +6,23 @@
 from __future__ import annotations
 
 import warnings
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfexplain.commands.adopt import adopt
 from cfexplain.commands.job import Job
+from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
 
-    from cfexplain.commands.train import TrainConfig
     from cfexplain.detectors.network import Detector
     from cfexplain.engine.distributed import Ranks
     from cfexplain.engine.loop import Learner
     from cfexplain.types import Splits
 
 REMEDY = "delete it and run the same command again"
-
-
-class Stage(Enum):
-    all = "all"
-    detector = "detector"
-    generator = "generator"
 
 
 def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks) -> Detector:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cfexplain import config as configs
-from cfexplain.commands.evaluate import HEADLINES
+from cfexplain.commands.evaluate_config import HEADLINES
 from cfexplain.data.base import DatasetSpec
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from cfexplain.metrics.auroc import Auroc

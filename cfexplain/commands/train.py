@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfexplain.commands.adopt import adopted
 from cfexplain.commands.job import Job
-from cfexplain.commands.processes import check_batches, joined_at, torchrun_place
-from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
-from cfexplain.commands.stages import Stage, train_detector, train_generator
-from cfexplain.commands.watched_ranks import run_ranks
-from cfexplain.data.base import DatasetSpec
-from cfexplain.data.exposures.base import ExposureSpec
-from cfexplain.detectors.base import DetectorSpec
-from cfexplain.encoders.base import EncoderSpec
-from cfexplain.errors import ConfigError
-from cfexplain.explanation.spec import Fit
-from cfexplain.generators.base import GeneratorSpec
+from cfexplain.commands.ranks.place import joined_at, torchrun_place
+from cfexplain.commands.ranks.watched import run_ranks
+from cfexplain.commands.runtime import check_device, device_name, start_torch
+from cfexplain.commands.stages import train_detector, train_generator
+from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.reporting.run_folder import check_free_space
-from cfexplain.reporting.tensorboard import TensorBoard, check_tensorboard
+from cfexplain.reporting.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     import torch
@@ -34,68 +27,11 @@ __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "ru
 HEADLINES = ("detector_auroc",)
 NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
 PICTURES_MB = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """conf/train.yaml, typed."""
-
-    dataset: DatasetSpec
-    exposure: ExposureSpec
-    detector: DetectorSpec
-    encoder: EncoderSpec
-    generator: GeneratorSpec
-    fit: Fit
-    runtime: Runtime
-    experiment: str | None
-    reported: dict[str, float]
-    seed: int
-    stage: Stage
-    device: Device
-    output_root: str
-    run_dir: str | None
-    cache_dir: str
-    num_grid_images: int
-    tensorboard: bool
-    dry_run: bool
-    json: bool
-    allow_custom_code: bool
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
-        if self.num_grid_images < 1:
-            raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
-        if self.stage is Stage.generator and self.run_dir is None:
-            raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
-        if self.tensorboard:
-            check_tensorboard()
-        self.detector.check_allowed(self.allow_custom_code)
-        if not self.exposure.provides_images:
-            self._check_exposure()
-        check_batches(self, self.runtime.processes)
-
-    def load_splits(self) -> Splits:
-        return self.dataset.load(self.exposure)
-
-    def _check_exposure(self) -> None:
-        if self.detector.needs_exposure:
-            raise ConfigError(
-                f"detector={self.detector.name} learns from exposure images and exposure=none gives none: "
-                "name another exposure=..., or take detector=dsvdd stage=detector"
-            )
-        if self.stage is not Stage.detector:
-            raise ConfigError(
-                "the generator learns from exposure images and exposure=none gives none: name another exposure=..., "
-                "or train the detector alone with stage=detector"
-            )
-
-
 CONFIG = TrainConfig
 
 
 def slug(config: TrainConfig) -> str:
-    return f"{config.dataset.slug}-{config.detector.name}"
+    return config.slug
 
 
 def next_command(folder: Path, metrics: dict[str, float | str]) -> str:

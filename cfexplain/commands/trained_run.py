@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfexplain import config as configs
-from cfexplain.commands.train import TrainConfig
-from cfexplain.commands.train import slug as train_slug
+from cfexplain.commands.train_config import TrainConfig
 from cfexplain.errors import DataError
 from cfexplain.reporting.files import read_json
 from cfexplain.reporting.run_folder import find_run, parent_runs
@@ -33,7 +32,7 @@ class TrainedRun:
 
     @property
     def slug(self) -> str:
-        return train_slug(self.config)
+        return self.config.slug
 
     @property
     def parents(self) -> list[Path]:

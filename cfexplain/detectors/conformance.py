@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cfexplain.data.base import to_float
-from cfexplain.detectors.external import Score
 from cfexplain.detectors.external_network import ExternalNetwork
+from cfexplain.detectors.external_reading import Score
 from cfexplain.detectors.external_sources import short
 from cfexplain.errors import CfexplainError, DataError
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, LogProbs, log_sigmoid
+from cfexplain.detectors.external_reading import Reading
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.types import ImageShape
@@ -30,11 +31,6 @@ class Kind(Enum):
     anomalib = "anomalib"
 
 
-class Score(Enum):
-    number = "number"
-    probability = "probability"
-
-
 class HigherIs(Enum):
     auto = "auto"
     anomalous = "anomalous"
@@ -42,24 +38,17 @@ class HigherIs(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class External(DetectorSpec):
+class External(Reading, DetectorSpec):
     """phi(x) = sigmoid(l), l = (s(x) - centre) / scale with s the network's score, calibrated as calibration.py says.
 
-    Beyond |l| = 10, where phi is 0 or 1 to four digits, l grows with the logarithm: a score may have any tail.
+    Beyond |l| = 10, where phi is 0 or 1 to four digits, l grows with the logarithm: a score may have any tail. What the
+    network expects and gives is declared in Reading.
 
     path:        of a TorchScript file or a torch.export program (.pt2).
     factory:     in its place, module:function of a function without arguments that returns a torch.nn.Module.
     kind:        `anomalib`: the factory returns a model of that library; it is made differentiable and read as it is.
     sha256:      of the file at `path`; another file there is refused. null: any.
-    height, width: images are resized to this, which lets gradients through; null: they stay as they are.
-    channels:    1 or 3, what the network expects; grey is repeated, colour becomes its brightness. null: as they are.
-    value_range: what black and white are to the network.
-    mean, std:   taken off and divided by after that, a number for each channel or one for all; null: neither.
-    output:      key, field or position of the score where the network gives several values; null: it gives one.
-    class_index: of the anomalous class where the network gives (N, classes) logits or probabilities.
-    score:       `number`: a logit, a distance or any real number; `probability`: its logit is taken.
     higher_is:   what a higher score means; `auto` finds out.
-    batch_size:  images the network gets at a time where no gradient is wanted.
     stand_in:    the detector that is trained where an independent second one is wanted.
     """
 
@@ -70,17 +59,7 @@ class External(DetectorSpec):
     factory: str | None
     kind: Kind
     sha256: str | None
-    height: int | None
-    width: int | None
-    channels: int | None
-    value_range: tuple[float, ...]
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    output: str | None
-    class_index: int | None
-    score: Score
     higher_is: HigherIs
-    batch_size: int
     stand_in: LearnedDetectorSpec
 
     def __post_init__(self) -> None:
@@ -93,31 +72,7 @@ class External(DetectorSpec):
             raise ValueError(f"factory must be module:function, got {self.factory!r}")
         if self.kind is Kind.anomalib and self.factory is None:
             raise ValueError("kind=anomalib is for a detector.factory that returns the model; a file is kind=plain")
-        self._check_input()
-        if self.class_index is not None and self.class_index < 0:
-            raise ValueError(f"class_index must be >= 0, got {self.class_index}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
-
-    def _check_input(self) -> None:
-        if (self.height is None) != (self.width is None):
-            raise ValueError("height and width: give both or neither")
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"channels must be 1, 3 or null, got {self.channels}")
-        if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
-            raise ValueError(f"value_range must be [black, white], like [0,1], got {list(self.value_range)}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std: give both or neither")
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values is not None and len(values) not in {1, self.channels or len(values)}:
-                raise ValueError(f"{name} must have 1 or {self.channels} values, got {len(values)}")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std must be > 0, got {list(self.std)}")
+        super().__post_init__()
 
     @property
     def source(self) -> str:

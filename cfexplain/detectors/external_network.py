@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfexplain.detectors.external import External, Score
+from cfexplain.detectors.external_reading import Reading, Score
 from cfexplain.errors import ConfigError, DataError
 
 LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
@@ -28,7 +28,7 @@ class ExternalNetwork(nn.Module):
     std: Tensor
     luma: Tensor
 
-    def __init__(self, spec: External, network: nn.Module) -> None:
+    def __init__(self, spec: Reading, network: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.network = network

@@ -78,7 +78,7 @@ def write_comparison(
     file: Path, title: str, facts: Mapping[str, object], metrics: Mapping[str, float | str], meanings: Meanings,
     notes: Sequence[str], images: Sequence[ComparedImage],
 ) -> None:
-    """images: those that are shown, in their order. metrics: of commands/compare.py; those of a run end in its name."""
+    """images: those that are shown, in their order. metrics: of commands/comparison/compare.py; those of a run end in its name."""
     names = [view.name for view in images[0].views]
     of_runs = _of_runs(metrics, names)
     shared = {key: value for key, value in metrics.items() if key not in of_runs}

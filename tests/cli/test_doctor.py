@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cfexplain.cli import main
-from cfexplain.commands import health_data
 from cfexplain.commands.doctor import read_options
-from cfexplain.commands.health import Check, Mark
-from cfexplain.commands.health_data import conf_dir, data_checks, weight_checks
-from cfexplain.commands.health_machine import cpu_check, folder_check, package_check, python_check, torch_check
-from cfexplain.commands.health_run import run_check
+from cfexplain.commands.health import data as health_data
+from cfexplain.commands.health.check import Check, Mark
+from cfexplain.commands.health.data import conf_dir, data_checks, weight_checks
+from cfexplain.commands.health.machine import cpu_check, folder_check, package_check, python_check, torch_check
+from cfexplain.commands.health.run import run_check
 from cfexplain.data.cifar import CIFAR10
 from cfexplain.data.torchvision_files import MNIST
 from tests.conftest import ROOT

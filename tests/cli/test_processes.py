@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfexplain.commands import watched_ranks
-from cfexplain.commands.processes import torchrun_place
+from cfexplain.commands.ranks import watched as watched_ranks
+from cfexplain.commands.ranks.place import torchrun_place
 from tests.conftest import ROOT, TINY
 
 # Rates at which rounding is not amplified, so that runs in one and in two processes can be compared.
@@ -68,7 +68,7 @@ def ranks_of(starter: int) -> dict[int, int]:
     """Process ids of a run's ranks, by their number."""
     command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(starter)]
     lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    words = [line.split(maxsplit=1) for line in lines if "cfexplain.commands.rank" in line]
+    words = [line.split(maxsplit=1) for line in lines if "cfexplain.commands.ranks.rank" in line]
     return {json.loads(args[args.index("{") :])["rank"]: int(pid) for pid, args in words}
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from cfexplain.data.base import to_float
 from cfexplain.detectors.adoption import adopt_detector, check_unchanged
 from cfexplain.detectors.calibration import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
-from cfexplain.detectors.external import HigherIs, Score, compressed
+from cfexplain.detectors.external import HigherIs, compressed
 from cfexplain.detectors.external_network import ExternalNetwork
+from cfexplain.detectors.external_reading import Score
 from cfexplain.detectors.network import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import CfexplainWarning, ConfigError, DataError

@@ -134,7 +134,7 @@ def test_what_was_said_is_escaped(run_folder):
 
 def test_without_the_package_the_config_is_refused(monkeypatch):
     from cfexplain import compose, config
-    from cfexplain.commands.train import TrainConfig
+    from cfexplain.commands.train_config import TrainConfig
     from cfexplain.errors import ConfigError
 
     monkeypatch.setattr(board, "find_spec", lambda name: None)

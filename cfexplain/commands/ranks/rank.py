@@ -1,4 +1,4 @@
-"""One rank of a training in several processes, as commands/watched_ranks.py starts it.
+"""One rank of a training in several processes, as commands/ranks/watched.py starts it.
 
 Rank 0 does what a single process does, with its part of each batch. The others compute alongside and write nothing.
 """
@@ -20,9 +20,10 @@ from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.commands.job import Job, reason, warnings_as_notes
-from cfexplain.commands.processes import Place, joined_at
+from cfexplain.commands.ranks.place import Place, joined_at
 from cfexplain.commands.stages import follow
-from cfexplain.commands.train import TrainConfig, train_run
+from cfexplain.commands.train import train_run
+from cfexplain.commands.train_config import TrainConfig
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, Interrupted
 from cfexplain.reporting.console import Reporter, complain, peak_memory_mb

@@ -101,7 +101,7 @@ def _start(number: int, num_ranks: int, folder: Path, meeting: Path) -> _Rank:
     place = {"rank": number, "size": num_ranks, "local_rank": number, "local_size": num_ranks,
              "init_method": f"file://{meeting}/ranks"}
     # -P: a folder named cfexplain in the working directory is not ours.
-    command = [sys.executable, "-P", "-m", "cfexplain.commands.rank", str(folder), str(theirs.fileno())]
+    command = [sys.executable, "-P", "-m", "cfexplain.commands.ranks.rank", str(folder), str(theirs.fileno())]
     held = (theirs.fileno(), folder_lock.handle(folder))  # a rank that outlives this process holds the folder still
     with theirs, errors.open("wb") as file:
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 
-from cfexplain.commands.health import Check, Mark, reason
+from cfexplain.commands.health.check import Check, Mark, reason
 from cfexplain.commands.runtime import GPU_NODES
 
 MIN_PYTHON, MIN_TORCH = (3, 11), (2, 11)

@@ -15,7 +15,7 @@ import yaml
 
 import cfexplain
 from cfexplain import config as configs
-from cfexplain.commands.health import Check, Mark
+from cfexplain.commands.health.check import Check, Mark
 from cfexplain.data.base import DatasetSpec
 from cfexplain.data.cifar import CIFAR10, CIFAR100
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec

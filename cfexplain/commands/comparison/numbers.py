@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cfexplain.commands.judged_run import Judged, Side
+from cfexplain.commands.comparison.judged_run import Judged, Side
 from cfexplain.inspection.base import VERDICTS
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.reporting.grids import as_scores, spread

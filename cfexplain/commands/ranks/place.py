@@ -1,6 +1,6 @@
 """Training in several processes: which one of them this is, and whether they may be asked for.
 
-`runtime.processes=N` starts N ranks (commands/watched_ranks.py). Under torchrun this process is one already.
+`runtime.processes=N` starts N ranks (commands/ranks/watched.py). Under torchrun this process is one already.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cfexplain.commands.runtime import Device, Runtime, start_torch, too_few_gpus
-from cfexplain.commands.stages import Stage
 from cfexplain.commands.sweep import visible_gpus
 from cfexplain.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from cfexplain.commands.train import TrainConfig
     from cfexplain.engine.distributed import Ranks
 
 
@@ -60,19 +58,7 @@ def check_launch(command: str, config: Any, is_sweep: bool) -> None:
         raise ConfigError("-m under torchrun: leave torchrun out and add runtime.processes=<number>")
     if asked not in (1, place.size):
         raise ConfigError(f"torchrun started {place.size} processes: leave runtime.processes={asked} out")
-    check_batches(config, place.size)
-
-
-def check_batches(config: TrainConfig, num_ranks: int) -> None:
-    """ConfigError where a batch is not divisible; a rank's part of the generator's holds all four kinds of image."""
-    batches = []
-    if config.stage is not Stage.generator and config.detector.is_trained:
-        batches.append(("detector.batch_size", config.detector.batch_size, num_ranks))
-    if config.stage is not Stage.detector:
-        batches.append(("fit.batch_size", config.fit.batch_size, 4 * num_ranks))
-    for key, size, divisor in batches if num_ranks > 1 else []:
-        if size % divisor:
-            raise ConfigError(f"{key}={size} cannot be shared by {num_ranks} processes: take a multiple of {divisor}")
+    config.check_processes(place.size)
 
 
 @contextmanager

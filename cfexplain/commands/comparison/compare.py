@@ -6,19 +6,19 @@ read against its own threshold.
 
 from __future__ import annotations
 
-import string
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfexplain.commands.comparison_numbers import (
+from cfexplain.commands.comparison.judged_run import Judged, Side, judged
+from cfexplain.commands.comparison.numbers import (
     comparison_meanings, comparison_metrics, comparison_rows, score_text, shown_images,
 )
+from cfexplain.commands.evaluate_config import SIDES, EvaluateConfig
 from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
 from cfexplain.commands.job import Job
-from cfexplain.commands.judged_run import Judged, Side, judged
 from cfexplain.commands.own_images import find_images
 from cfexplain.commands.runtime import device_name, start_torch
 from cfexplain.commands.trained_run import TrainedRun, open_run
@@ -29,20 +29,10 @@ from cfexplain.types import class_name
 if TYPE_CHECKING:
     import torch
 
-    from cfexplain.commands.evaluate import EvaluateConfig
     from cfexplain.reporting.comparison import ComparedImage
     from cfexplain.types import Splits
 
-NAMES = string.ascii_lowercase
 NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
-
-
-def check_compare(compare: Sequence[str]) -> None:
-    """ConfigError for what can be seen before anything is opened."""
-    if len(compare) < 2:
-        raise ConfigError(f"compare needs two runs or more, like compare=[runA,runB], and {compare[0]} is one")
-    if len(compare) > len(NAMES):
-        raise ConfigError(f"compare takes at most {len(NAMES)} runs, got {len(compare)}")
 
 
 def open_runs(config: EvaluateConfig) -> list[TrainedRun]:
@@ -74,7 +64,7 @@ def compare_runs(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
     with job.timed("reference"):
         sides = [
             _side(config, job, name, *opened, device)
-            for name, opened in zip(NAMES, zip(runs, splits, images, strict=True), strict=False)
+            for name, opened in zip(SIDES, zip(runs, splits, images, strict=True), strict=False)
         ]
     job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
     with job.timed("compare"):
@@ -98,7 +88,7 @@ def dry_run_compare(config: EvaluateConfig, planned: Path) -> int:
     files = find_images(config.images) if config.images else []
     device = start_torch(config.runtime, config.device)
     images = _images(runs, files, None if files else runs[0].config.load_splits())
-    for name, run in zip(NAMES, runs, strict=False):
+    for name, run in zip(SIDES, runs, strict=False):
         run.load_model(device)
         reporter.say(f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}")
     reporter.say(f"device: {device_name(device)}")
@@ -112,7 +102,7 @@ def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> l
     if files:
         return [own_images(files, shape) for shape in shapes]
     if len(set(shapes)) > 1:
-        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(NAMES, shapes, strict=False))
+        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(SIDES, shapes, strict=False))
         raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")
     assert first is not None
     return [test_anomalies(first)] * len(runs)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import cfexplain
-from cfexplain.commands.health import Check, Mark
+from cfexplain.commands.health.check import Check, Mark
 
 NUM_STEPS = 10
 TIMEOUT_SECONDS = 120

@@ -1,0 +1,1 @@
+"""Trained runs side by side on the same images."""

@@ -1,0 +1,1 @@
+"""The health check: what cfexplain doctor looks at."""

@@ -1,0 +1,96 @@
+"""conf/train.yaml, typed: what a training is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cfexplain.commands.runtime import Device, Runtime
+from cfexplain.data.base import DatasetSpec
+from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.detectors.base import DetectorSpec
+from cfexplain.encoders.base import EncoderSpec
+from cfexplain.errors import ConfigError
+from cfexplain.explanation.spec import Fit
+from cfexplain.generators.base import GeneratorSpec
+from cfexplain.reporting.tensorboard import check_tensorboard
+
+if TYPE_CHECKING:
+    from cfexplain.types import Splits
+
+
+class Stage(Enum):
+    all = "all"
+    detector = "detector"
+    generator = "generator"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """conf/train.yaml, typed."""
+
+    dataset: DatasetSpec
+    exposure: ExposureSpec
+    detector: DetectorSpec
+    encoder: EncoderSpec
+    generator: GeneratorSpec
+    fit: Fit
+    runtime: Runtime
+    experiment: str | None
+    reported: dict[str, float]
+    seed: int
+    stage: Stage
+    device: Device
+    output_root: str
+    run_dir: str | None
+    cache_dir: str
+    num_grid_images: int
+    tensorboard: bool
+    dry_run: bool
+    json: bool
+    allow_custom_code: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
+        if self.num_grid_images < 1:
+            raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
+        if self.stage is Stage.generator and self.run_dir is None:
+            raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
+        if self.tensorboard:
+            check_tensorboard()
+        self.detector.check_allowed(self.allow_custom_code)
+        if not self.exposure.provides_images:
+            self._check_exposure()
+        self.check_processes(self.runtime.processes)
+
+    @property
+    def slug(self) -> str:
+        return f"{self.dataset.slug}-{self.detector.name}"
+
+    def load_splits(self) -> Splits:
+        return self.dataset.load(self.exposure)
+
+    def check_processes(self, number: int) -> None:
+        """ConfigError where a batch is not divisible; a rank's part of the generator's holds all four kinds of image."""
+        batches = []
+        if self.stage is not Stage.generator and self.detector.is_trained:
+            batches.append(("detector.batch_size", self.detector.batch_size, number))
+        if self.stage is not Stage.detector:
+            batches.append(("fit.batch_size", self.fit.batch_size, 4 * number))
+        for key, size, divisor in batches if number > 1 else []:
+            if size % divisor:
+                raise ConfigError(f"{key}={size} cannot be shared by {number} processes: take a multiple of {divisor}")
+
+    def _check_exposure(self) -> None:
+        if self.detector.needs_exposure:
+            raise ConfigError(
+                f"detector={self.detector.name} learns from exposure images and exposure=none gives none: "
+                "name another exposure=..., or take detector=dsvdd stage=detector"
+            )
+        if self.stage is not Stage.detector:
+            raise ConfigError(
+                "the generator learns from exposure images and exposure=none gives none: name another exposure=..., "
+                "or train the detector alone with stage=detector"
+            )
