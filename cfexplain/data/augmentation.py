@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfexplain.types import Augmentation
@@ -10,9 +11,19 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
-def augmentation_of(flip: bool, crop_padding: int) -> Augmentation | None:
-    """None where both are off."""
-    return Augmentation(flip=flip, crop_padding=crop_padding) if flip or crop_padding else None
+@dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """A part of a dataset's config: how training batches are varied, see types.Augmentation."""
+
+    flip: bool
+    crop_padding: int
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """None where images stay as they are."""
+        if not (self.flip or self.crop_padding):
+            return None
+        return Augmentation(flip=self.flip, crop_padding=self.crop_padding)
 
 
 def check_crop_padding(crop_padding: int, side: int) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.data.augmentation import augmentation_of, check_crop_padding
+from cfexplain.data.augmentation import Augmented, check_crop_padding
 from cfexplain.data.cifar import CIFAR10, SIDE, read_cifar
 from cfexplain.data.class_dataset import ClassDataset
 from cfexplain.data.pictures import Pictures
-from cfexplain.types import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10(ClassDataset):
+class Cifar10(Augmented, ClassDataset):
     """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
 
     download:           let torchvision fetch into root what is missing.
@@ -23,16 +22,10 @@ class Cifar10(ClassDataset):
 
     root: str
     download: bool
-    flip: bool
-    crop_padding: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop_padding(self.crop_padding, SIDE)
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        return augmentation_of(self.flip, self.crop_padding)
 
     def read(self, is_train: bool) -> Pictures:
         return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.coloured_dataset import ColouredDataset
 from cfexplain.data.colours import (
     PALETTE,
     Masks,
     class_names,
     coloured_exposure,
     coloured_set,
-    coloured_slug,
-    factor_rule,
     has_normal_colour,
     plan_normals,
     plan_reference,
@@ -27,23 +25,19 @@ from cfexplain.data.torchvision_files import MNIST, read_files
 from cfexplain.errors import DataError
 from cfexplain.types import FactorRule, Splits
 
-COLOURS = tuple(PALETTE)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Cmnist(DatasetSpec):
+class Cmnist(ColouredDataset):
     """Balanced as the glyphs are; each MNIST image is used once in a split, so the rarest normal digit sets the size.
 
-    normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
-    anomalous:       where given, it takes the place of `normal`: all other digits are normal.
     root, download:  folder that holds MNIST/raw; let torchvision fetch into it what is missing.
     train_limit:     normal images, those held out included; test_limit: half normal, half anomalous.
     reference_limit: images of all classes for the judges. Null is as many as a balanced set allows.
     """
 
-    normal: list[str]
-    anomalous: list[str] | None
-    normal_colours: list[str]
+    name = "cmnist"
+    colours = tuple(PALETTE)
+
     root: str
     download: bool
     train_limit: int | None
@@ -52,19 +46,10 @@ class Cmnist(DatasetSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rule
         for name, least in (("train_limit", 20), ("test_limit", 4), ("reference_limit", 10)):
             limit = getattr(self, name)
             if limit is not None and limit < least:
                 raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
-
-    @property
-    def rule(self) -> FactorRule:
-        return factor_rule(COLOURS, self.normal, self.anomalous, self.normal_colours)
-
-    @property
-    def slug(self) -> str:
-        return coloured_slug("cmnist", self.rule)
 
     def load(self, exposure: ExposureSpec) -> Splits:
         rule, rng = self.rule, np.random.default_rng([self.seed, 0])

@@ -71,11 +71,6 @@ def class_names(rule: FactorRule) -> tuple[str, ...]:
     return tuple(f"{colour} {shape}" for shape in rule.shape_names for colour in rule.colour_names)
 
 
-def coloured_slug(name: str, rule: FactorRule) -> str:
-    colours = "_".join(rule.colour_names[colour] for colour in rule.normal_colours)
-    return f"{name}-{colours}-{'_'.join(rule.shape_names[shape] for shape in rule.normal_shapes)}"
-
-
 def has_normal_colour(classes: np.ndarray, rule: FactorRule) -> np.ndarray:
     return np.isin(classes % len(rule.colour_names), rule.normal_colours)
 

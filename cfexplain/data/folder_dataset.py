@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.data.archives import unpacked
-from cfexplain.data.augmentation import augmentation_of, check_crop_padding
+from cfexplain.data.augmentation import Augmented, check_crop_padding
 from cfexplain.data.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.folder_layout import Layout
@@ -26,7 +26,7 @@ from cfexplain.data.mask_files import read_mask
 from cfexplain.data.roles import role_lines
 from cfexplain.data.splitting import held_out_mask
 from cfexplain.errors import DataError
-from cfexplain.types import ANOMALOUS, NORMAL, Augmentation, ImageSet, ImageShape, Splits
+from cfexplain.types import ANOMALOUS, NORMAL, ImageSet, ImageShape, Splits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ NUM_LOOKED_AT = 16  # normal images, to tell grey from colour
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderDataset(DatasetSpec):
+class FolderDataset(Augmented, DatasetSpec):
     """root:                 a folder, or a .zip of one.
     image_size:              images are squashed to squares of so many pixels a side.
     channels:                1 or 3; null leaves it to the dataset.
@@ -51,8 +51,6 @@ class FolderDataset(DatasetSpec):
     channels: int | None
     memory_limit_mb: int
     max_unreadable_fraction: float
-    flip: bool
-    crop_padding: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,10 +104,6 @@ class FolderDataset(DatasetSpec):
         )
         log.info("what the images of %s are used for:\n%s", layout.base, "\n".join(role_lines(splits)))
         return splits
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        return augmentation_of(self.flip, self.crop_padding)
 
     def _parts(self, layout: Layout) -> tuple[list[Path], ...]:
         """Files of train, held-out, test normals, test anomalies."""

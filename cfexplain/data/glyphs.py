@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.coloured_dataset import ColouredDataset
 from cfexplain.data.colours import (
     PALETTE,
     Masks,
     class_names,
     coloured_exposure,
     coloured_set,
-    coloured_slug,
-    factor_rule,
     has_normal_colour,
     plan_normals,
     plan_reference,
@@ -23,43 +21,30 @@ from cfexplain.data.colours import (
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.data.rendering import DIGITS, cached_masks
 from cfexplain.data.splitting import hold_out, numbered
-from cfexplain.types import FactorRule, Splits
-
-COLOURS = tuple(PALETTE)[:6]
+from cfexplain.types import Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glyphs(DatasetSpec):
+class Glyphs(ColouredDataset):
     """Rendered digits in six colours.
 
-    normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
-    anomalous:              where given, it takes the place of `normal`: all other digits are normal.
-    train_size:             normal images, those held out included.
-    test_size:              half normal, half anomalous.
-    reference_size:         images of all digits in all colours.
+    train_size:     normal images, those held out included.
+    test_size:      half normal, half anomalous.
+    reference_size: images of all digits in all colours.
     """
 
-    normal: list[str]
-    anomalous: list[str] | None
-    normal_colours: list[str]
+    name = "glyphs"
+    colours = tuple(PALETTE)[:6]
+
     train_size: int
     test_size: int
     reference_size: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rule
         for name, least in (("train_size", 20), ("test_size", 4), ("reference_size", 60)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    @property
-    def rule(self) -> FactorRule:
-        return factor_rule(COLOURS, self.normal, self.anomalous, self.normal_colours)
-
-    @property
-    def slug(self) -> str:
-        return coloured_slug("glyphs", self.rule)
 
     def load(self, exposure: ExposureSpec) -> Splits:
         rule, rng = self.rule, np.random.default_rng([self.seed, 0])
@@ -85,7 +70,7 @@ class Glyphs(DatasetSpec):
         )
 
     def _digits(self, name: str, plan: np.ndarray) -> Masks:
-        shapes = np.sort(plan // len(COLOURS))
+        shapes = np.sort(plan // len(self.colours))
         characters = "".join(DIGITS[shape] for shape in shapes)
         images = cached_masks(self.cache_dir, name, characters, self.seed)
         return Masks(images, shapes, numbered(name, range(len(images))))

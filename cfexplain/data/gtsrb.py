@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from cfexplain.data.archives import unpacked
-from cfexplain.data.augmentation import augmentation_of, check_crop_padding
+from cfexplain.data.augmentation import Augmented, check_crop_padding
 from cfexplain.data.class_dataset import ClassDataset
 from cfexplain.data.image_cache import all_images
 from cfexplain.data.pictures import Pictures
 from cfexplain.errors import DataError
-from cfexplain.types import Augmentation
 
 SIDE = 32
 PACK = "gtsrb-32.zip"
@@ -41,7 +40,7 @@ NAMED_SETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gtsrb(ClassDataset):
+class Gtsrb(Augmented, ClassDataset):
     """root: folder that holds gtsrb/GTSRB/Training and the rest of torchvision's layout, or a zip of it.
 
     download:           let torchvision fetch into root what is missing.
@@ -53,16 +52,10 @@ class Gtsrb(ClassDataset):
 
     root: str
     download: bool
-    flip: bool
-    crop_padding: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop_padding(self.crop_padding, SIDE)
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        return augmentation_of(self.flip, self.crop_padding)
 
     def read(self, is_train: bool) -> Pictures:
         """Training pictures are grouped by track: about thirty shots of one sign that a car drove past."""

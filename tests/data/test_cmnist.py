@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.data.cmnist import COLOURS, Cmnist
+from cfexplain.data.cmnist import Cmnist
 from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.mnist import Mnist
 from cfexplain.errors import DataError
@@ -38,7 +38,7 @@ def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours, letters):
         colours_found = colours_seen(images.images, splits.factors.palette)
         for row in range(len(images)):
             colour, digit = splits.class_names[images.classes[row]].split()
-            assert COLOURS[colours_found[row]] == colour
+            assert Cmnist.colours[colours_found[row]] == colour
             assert (images.labels[row] == 0) == (colour in colours or digit in normal)
             part, number = images.ids[row].split("/")
             mask, true_digit = grey["test" if part == "test" else "train"][int(number)]
@@ -47,7 +47,7 @@ def test_pixels_obey_the_rule(small_mnist, coloured, normal, colours, letters):
             assert torch.corrcoef(torch.stack([brightest.flatten(), mask.float().flatten()]))[0, 1] > 0.999
     assert not splits.train.labels.any() and not splits.held_out.labels.any()
     assert not set(splits.train.ids) & set(splits.held_out.ids)
-    found = {COLOURS[colour] for colour in colours_seen(splits.exposure.images, splits.factors.palette)}
+    found = {Cmnist.colours[colour] for colour in colours_seen(splits.exposure.images, splits.factors.palette)}
     assert not found & set(colours)
 
 
@@ -82,7 +82,7 @@ def test_a_file_without_ones_is_a_data_error(small_mnist, coloured, write_idx, l
     ("changes", "words"),
     [
         ({"normal_colours": ["orange"]}, "no colour 'orange'"),
-        ({"normal_colours": list(COLOURS)}, "no anomaly is left"),
+        ({"normal_colours": list(Cmnist.colours)}, "no anomaly is left"),
         ({"normal": []}, "empty"),
         ({"test_limit": 1}, "test_limit"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cfexplain.data.exposures.letters import Letters
-from cfexplain.data.glyphs import COLOURS, Glyphs
+from cfexplain.data.glyphs import Glyphs
 from cfexplain.data.rendering import LETTERS
 from cfexplain.types import FactorRule, ImageSet, Splits
 
@@ -50,12 +50,12 @@ def test_pixels_obey_the_rule(tmp_path, normal, colours):
     for images in (splits.train, splits.held_out, splits.test, splits.reference):
         seen = dominant_colours(images.images, rule)
         names = [splits.class_names[index] for index in images.classes]
-        assert [COLOURS[colour] for colour in seen] == [name.split()[0] for name in names]
+        assert [Glyphs.colours[colour] for colour in seen] == [name.split()[0] for name in names]
         is_normal = [name.split()[0] in colours or name.split()[1] in normal for name in names]
         assert [label == 0 for label in images.labels.tolist()] == is_normal
     assert not splits.train.labels.any() and not splits.held_out.labels.any()
-    exposure_colours = {COLOURS[colour] for colour in dominant_colours(splits.exposure.images, rule)}
-    assert exposure_colours == set(COLOURS) - set(colours)
+    exposure_colours = {Glyphs.colours[colour] for colour in dominant_colours(splits.exposure.images, rule)}
+    assert exposure_colours == set(Glyphs.colours) - set(colours)
     assert (splits.exposure.labels == 1).all() and (splits.exposure.classes == -1).all()
 
 
@@ -123,7 +123,7 @@ def test_letters_that_pass_for_digits_are_left_out():
         ({"normal": list("0123456789")}, "all 10 classes"),
         ({"normal_colours": ["rad"]}, "Did you mean red"),
         ({"normal_colours": []}, "at least one"),
-        ({"normal_colours": list(COLOURS)}, "no anomaly is left"),
+        ({"normal_colours": list(Glyphs.colours)}, "no anomaly is left"),
         ({"normal_colours": ["white"]}, "no colour 'white'"),
         ({"train_size": 0}, "train_size"),
         ({"held_out_fraction": 1.0}, "held_out_fraction"),
