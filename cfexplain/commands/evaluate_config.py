@@ -14,7 +14,10 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.metrics.base import MetricSpec
 from cfexplain.reporting.found_runs import record_of
 
-HEADLINES = ("cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate")
+HEADLINES = (
+    "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",
+    "class_normal_rate",
+)
 SIDES = string.ascii_lowercase  # names of compared runs
 
 

@@ -13,6 +13,7 @@ from cfexplain.commands.evaluate_config import HEADLINES
 from cfexplain.data.base import DatasetSpec
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from cfexplain.metrics.auroc import Auroc
+from cfexplain.metrics.classes import Classes
 from cfexplain.metrics.concept import Concept
 from cfexplain.metrics.fid import Fid
 from cfexplain.metrics.oracle import Oracle
@@ -46,7 +47,8 @@ def summarize_runs(runs: Iterable[str], run_dir: str | None, is_json: bool) -> i
 
 
 def _show(found: Summary, folder: Path, stream: TextIO) -> None:
-    meanings = Auroc.meanings | Validity.meanings | Fid.meanings | Concept.meanings | Oracle.meanings
+    metrics = (Auroc, Validity, Fid, Concept, Oracle, Classes)
+    meanings = {key: value for metric in metrics for key, value in metric.meanings.items()}
     headlines = {key: meanings.get(key, ("", ""))[1] for key in HEADLINES}
     write_summary(found, folder, headlines)
     print_summary(found, folder, headlines, stream)

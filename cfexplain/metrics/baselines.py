@@ -32,6 +32,7 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "survival": ("survival",),
     "transfer": ("transfer_auroc", "transfer_validity"),
     "oracle": ("oracle_normal_rate",),
+    "classes": ("class_normal_rate",),
 }
 INTERVAL = ("", "_low", "_high")
 

@@ -1,0 +1,91 @@
+"""What a classifier of the dataset's classes takes the counterfactuals for. A normal image belongs to a normal class.
+
+The detector knows one class and whatever exposure it saw; this judge learnt from real images of every class, and neither
+detector nor generator ever saw it. So it does not share the detector's blind spots: a dog on water is a dog to it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cfexplain.errors import CfexplainWarning
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.metrics.judge_recipe import JudgeRecipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NUM_FEATURES = 64
+TRUSTWORTHY = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(IntervalMetricSpec):
+    """class_* keys; nothing where only one class has training images, or the dataset knows its factors (oracle).
+
+    width, num_steps: of the classifier.
+    """
+
+    meanings = {
+        "class_normal_rate": ("share that a classifier of all classes takes for a normal one", "1"),
+        "class_normal_rate_normals": ("the same of real normal test images: what can be expected at best", "-"),
+        "class_normal_rate_anomalies": ("the same of the anomalies before the change", "-"),
+        "class_accuracy": ("how often it is right on real test images, normal and anomalous alike", "1"),
+    }
+
+    width: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "width", "num_steps")
+
+    def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        from cfexplain.detectors.network import in_batches
+        from cfexplain.metrics.judges import cached_classifier
+
+        splits, counterfactuals = inputs.splits, inputs.explanations.counterfactuals
+        classes, num_classes = splits.reference.classes, len(splits.class_names)
+        is_normal = np.isin(np.arange(num_classes), splits.train.classes.numpy())
+        counts = np.bincount(classes.numpy(), minlength=num_classes)
+        if splits.factors is not None or not (counts[is_normal].any() and counts[~is_normal].any()):
+            return {}
+        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps)
+        classifier = cached_classifier(
+            inputs.cache_dir, splits.reference.images, classes, num_classes, recipe, inputs.device
+        )
+
+        def takes_for_normal(images: Tensor) -> np.ndarray:
+            log_probs = in_batches(classifier, images, inputs.device).log_softmax(dim=1).numpy()
+            return log_odds(log_probs, is_normal, counts) > 0
+
+        hits = takes_for_normal(counterfactuals.flatten(0, 1)).reshape(counterfactuals.shape[:2])  # (N, K)
+        values = share_with_interval("class_normal_rate", hits, inputs.seed, self.num_resamples)
+        for concept in range(hits.shape[1]):
+            values[f"class_normal_rate_concept_{concept}"] = float(hits[:, concept].mean())
+        normals = float(takes_for_normal(splits.test_normals.images).mean())
+        values["class_normal_rate_normals"] = normals
+        if not splits.has_test_anomalies:
+            message = "class_accuracy left out: there are no test anomalies"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            return values
+        anomalies = float(takes_for_normal(splits.test_anomalies.images).mean())
+        accuracy = (normals + 1 - anomalies) / 2
+        if accuracy < TRUSTWORTHY:
+            message = f"the classifier of the classes is right on {accuracy:.0%} of the test images; do not lean on it"
+            warnings.warn(message, CfexplainWarning, stacklevel=2)
+        return values | {"class_normal_rate_anomalies": anomalies, "class_accuracy": accuracy}
+
+
+def log_odds(log_probs: np.ndarray, is_normal: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(N, classes) log probabilities -> (N,) log odds of a normal class, as if half of all images were normal.
+
+    is_normal: (classes,) bool. counts: (classes,) images that the classifier learnt from; they weigh what it says.
+    """
+    normal, others = (np.logaddexp.reduce(log_probs[:, part], axis=1) for part in (is_normal, ~is_normal))
+    return normal - others - np.log(counts[is_normal].sum() / counts[~is_normal].sum())
