@@ -21,15 +21,22 @@ from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.inspection.atlas import build_atlas
 from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
 from cfexplain.inspection.sentences import sentences
+from cfexplain.metrics.features import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.cards import draw_card
 from cfexplain.reporting.files import write_csv, write_picture
+from cfexplain.reporting.found_runs import metrics_of
 from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
 from cfexplain.reporting.inspector import Section, write_inspector
 from cfexplain.reporting.run_folder import safe_name
 from cfexplain.reporting.samples import sample_rows
 from cfexplain.types import Explanations, class_name
 
+WEAK_DETECTOR = 0.8
+WEAK = (
+    "a weak detector (detector_auroc {:.3f}): what is explained is what it reacts to, which need not be what is wrong with "
+    "an image"
+)
 MEANINGS = {
     "num_images": ("images explained", ""),
     "num_own_images": ("images explained, your own", ""),
@@ -48,6 +55,9 @@ def write_results(
     num_cards: int | None,
 ) -> dict[str, float | str]:
     index, table = saved.index, _Table()
+    detector_auroc = metrics_of(trained.folder).get("detector_auroc")
+    if detector_auroc is not None and detector_auroc < WEAK_DETECTOR:
+        job.note(WEAK.format(detector_auroc))
 
     def rows() -> Iterator[dict[str, Any]]:
         for inspection in saved:
@@ -65,7 +75,8 @@ def write_results(
         _draw_film_strips(job, _chosen(saved, strips))
     _draw_cards(job, saved, table.num_images, num_cards)
     write_inspector(
-        job.folder.path / "report.html", f"Explanations: {trained.slug}", _facts(trained, index, table), table.counts,
+        job.folder.path / "report.html", f"Explanations: {trained.slug}", _facts(trained, index, table, detector_auroc),
+        table.counts,
         saved, sentences, index["class_names"], false_alarm_rate=index["false_alarm_rate"], metrics=metrics,
         meanings=MEANINGS, notes=job.folder.record["warnings"], sections=[grids, atlas_section(build_atlas(saved))],
     )
@@ -179,7 +190,9 @@ def _draw_cards(
         job.reporter.say(f"cards of {len(wanted)} of the {num_images} images are in {folder}; num_cards=null for all")
 
 
-def _facts(trained: TrainedRun, index: dict[str, Any], table: _Table) -> dict[str, object]:
+def _facts(
+    trained: TrainedRun, index: dict[str, Any], table: _Table, detector_auroc: float | None
+) -> dict[str, object]:
     score = float(as_scores(np.array([index["threshold"]]))[0])
     rate, judge = index["false_alarm_rate"], index["second_detector"]
     survival = index["normal_survival"]
@@ -187,15 +200,18 @@ def _facts(trained: TrainedRun, index: dict[str, Any], table: _Table) -> dict[st
         "of real normal images": f"{100 * survival:.0f} % of those that count as normal pass all alterations and the "
                                  "second detector: what to compare the verdict adversarial with"
     }
+    known = {} if detector_auroc is None else {"on test images": f"detector_auroc {detector_auroc:.3f}"}
     return {
         "trained model": trained.folder,
         "detector": trained.config.detector.name,
+        **known,
         "images explained": table.num_images,
         "counts as normal": f"score at or below {score:.4g}: {1 - rate:.4g} of {index['num_held_out']} held-out normal "
                             f"images lie there (false-alarm rate {rate:.4g})",
         "second detector": _refitted(trained) if judge == REFIT else judge,
         **passing,
-        "distances to normal images": f"in features of the network {index['features']}",
+        "distances to normal images": "in features of a network with random weights" if index["features"] == RANDOM
+                                      else f"in features of the network {index['features']}",
     }
 
 

@@ -1,7 +1,8 @@
 """What a classifier of the dataset's classes takes the counterfactuals for. A normal image belongs to a normal class.
 
 The detector knows one class and whatever exposure it saw; this judge learnt from real images of every class, and neither
-detector nor generator ever saw it. So it does not share the detector's blind spots: a dog on water is a dog to it.
+detector nor generator ever saw it. It need not share the detector's blind spots, but has its own: where colour tells the
+classes apart, a warning triangle that turned blue is a mandatory sign to it.
 """
 
 from __future__ import annotations
