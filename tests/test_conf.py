@@ -59,6 +59,15 @@ def test_the_default_preset_of_the_paper_differs_only_in_the_objective():
     assert (paper.adversarial, paper.score) == (1.0, 1.0)  # the weights of the lineage
 
 
+@pytest.mark.parametrize("dataset", ["folder", "mvtec", "mvtec_256"])
+def test_parts_have_one_way_back_to_normal_unless_asked_otherwise(dataset):
+    chosen = [f"dataset={dataset}", "dataset.root=parts"]
+    fit = built("train", *chosen).fit
+    assert (fit.num_concepts, fit.cycle) == (1, 0.0)
+    assert built("train", *chosen, "fit.num_concepts=2").fit.num_concepts == 2
+    assert built("train", *chosen, "fit=default").fit == built("train").fit
+
+
 def test_only_changed_first_values_of_a_sweep_are_checked_beside_the_first():
     line = compose.parse("train", ["-m", "seed=0,1", "detector=bce,hsc"])
     seen = [(cfg.seed, cfg.detector._target_.rpartition(".")[2]) for cfg in compose.compositions(line)]

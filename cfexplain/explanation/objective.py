@@ -16,6 +16,7 @@ from cfexplain.nets.blocks import NoiseLike
 
 
 KEPT, CHANGED = slice(0, None, 2), slice(1, None, 2)  # rows of a batch that keep their bin, and that change it
+NONE = slice(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +122,25 @@ def generator_losses(
     n = len(batch.sources)
     own = edits.images[:n]
     # The way back: G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
-    cycles = generator(own[CHANGED], batch.source_bins[CHANGED], batch.concepts[CHANGED])
-    own_noise = batch.noise.on(*edits.blocks, *edits.changed_blocks)
+    back = CHANGED if fit.cycle > 0 else NONE
+    cycles = generator(own[back], batch.source_bins[back], batch.concepts[back]) if fit.cycle > 0 else own[back]
+    back_blocks = edits.changed_blocks if fit.cycle > 0 else ()
+    own_noise = batch.noise.on(*edits.blocks, *back_blocks)
     log_probs = detector.log_probs(noisy(torch.cat([edits.images, cycles]), fit.score_noise, own_noise))
     num_edits = len(edits.images)
-    alphas = torch.cat([edits.target_bins, batch.source_bins[CHANGED]]) / (fit.num_alpha_bins - 1)
+    alphas = torch.cat([edits.target_bins, batch.source_bins[back]]) / (fit.num_alpha_bins - 1)
 
     losses = {
         "adversarial": -discriminator(edits.images, edits.target_bins).mean(),
         "score": score_losses(log_probs.log_anomalous, log_probs.log_normal, alphas, score_stop).mean(),
-        "reconstruction": l1_distances(own[KEPT], batch.sources[KEPT]).mean()
-        + l1_distances(cycles, batch.sources[CHANGED]).mean(),
+        "reconstruction": l1_distances(own[KEPT], batch.sources[KEPT]).mean(),
     }
+    if fit.cycle > 0:
+        losses["cycle"] = l1_distances(cycles, batch.sources[back]).mean()
     rows = edits.concept_rows
-    pair_sources, pair_images = torch.cat([edits.sources[rows], own[CHANGED]]), torch.cat([edits.images[rows], cycles])
-    pair_concepts = torch.cat([edits.concepts[rows], batch.concepts[CHANGED]])
-    pair_noise = batch.noise.on(*edits.concept_blocks, *edits.changed_blocks)
+    pair_sources, pair_images = torch.cat([edits.sources[rows], own[back]]), torch.cat([edits.images[rows], cycles])
+    pair_concepts = torch.cat([edits.concepts[rows], batch.concepts[back]])
+    pair_noise = batch.noise.on(*edits.concept_blocks, *back_blocks)
     losses["concept"] = F.cross_entropy(concept_classifier(pair_sources, pair_images, pair_noise), pair_concepts)
     if edits.concept_sets is not None:
         outliers = batch.sources[batch.num_normals :]

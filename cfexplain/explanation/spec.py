@@ -18,6 +18,9 @@ class Fit:
     num_alpha_bins: n; bin a stands for the wanted score a / (n - 1).
     score_stop:     the score loss of alpha = 0 ends at the held-out normals' mean level.
     score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units.
+    reconstruction: L1 distance to the source where nothing is to change.
+    cycle:          the same after the way back, G(G(x, a, k), b, k). The paper has one weight for both. 0: no way back,
+                    for defects, whose looks nothing that is normal can tell.
     matching:       1-D Wasserstein distance of the logits of counterfactuals and held-out normals.
     pull:           L1 distance of counterfactual and source.
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
@@ -41,6 +44,7 @@ class Fit:
     score_noise: float
     matching: float
     reconstruction: float
+    cycle: float
     concept: float
     concept_classifier: ConceptView
     concept_grid: int
@@ -66,8 +70,8 @@ class Fit:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        weights = ("adversarial", "score", "score_noise", "matching", "reconstruction", "concept", "concept_noise",
-                   "pull", "diversity", "diversity_margin", "overlap")
+        weights = ("adversarial", "score", "score_noise", "matching", "reconstruction", "cycle", "concept",
+                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")

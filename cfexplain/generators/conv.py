@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Conv(GeneratorSpec):
     """width: channels of the first level, doubled at each downsampling.
 
-    patch:       factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
-    source_skip: the source is added to the output, times this, before the tanh; 0 draws every picture anew.
+    patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
+    skip_limit: the source is added before the tanh, as the value whose tanh it is, up to this; 0 draws all anew.
     condition_spread: how much the norms' scales of different concepts and alpha bins differ at the start.
     """
 
@@ -25,7 +25,7 @@ class Conv(GeneratorSpec):
     num_downsamplings: int
     num_middle_blocks: int
     patch: int
-    source_skip: float
+    skip_limit: float
     condition_spread: float
     discriminator_width: int
     discriminator_blocks: int
@@ -36,7 +36,7 @@ class Conv(GeneratorSpec):
         for name in ("num_downsamplings", "num_middle_blocks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("source_skip", "condition_spread"):
+        for name in ("skip_limit", "condition_spread"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         positive = ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks")
@@ -49,7 +49,7 @@ class Conv(GeneratorSpec):
 
         return ConditionalGenerator(
             image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
-            num_concepts, self.source_skip, self.condition_spread,
+            num_concepts, self.skip_limit, self.condition_spread,
         )
 
     def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class ConditionalGenerator(nn.Module):
     A pixel-unshuffle stem of factor `patch` cuts the cost by about its square; the head enlarges smoothly, as a
     pixel-shuffle one leaves a grid in the strokes. Sizes that the strides do not divide are padded and cut again.
 
-    The source, times `source_skip`, is added before the tanh, so what an edit leaves alone stays sharp. This tempts the
+    The source is added before the tanh, as the value whose tanh it is: without an edit an image stays as it is, in every
+    shade, but for black and white, which are kept up to `skip_limit` so that an edit can reach them. This tempts the
     generator to nibble at strokes until the detector gives in: it needs a strong adversarial loss, noise before the
     score, and a concept classifier that sees coarse changes only (conf/fit/default.yaml).
 
@@ -32,14 +35,14 @@ class ConditionalGenerator(nn.Module):
         patch: int,
         num_alpha_bins: int,
         num_concepts: int,
-        source_skip: float,
+        skip_limit: float,
         condition_spread: float,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
         self.num_concepts = num_concepts
         self.patch = patch
-        self.source_skip = source_skip
+        self.skip_limit = skip_limit
         self.multiple = patch << num_downsamplings
         num_conditions = num_alpha_bins * num_concepts
         widths = [width << level for level in range(num_downsamplings + 1)]
@@ -67,4 +70,5 @@ class ConditionalGenerator(nn.Module):
         if self.patch > 1:
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
         edited = self.head(features)[:, :, :height, :width]
-        return (self.source_skip * images + edited).tanh()
+        limit = math.tanh(self.skip_limit)
+        return (images.clamp(-limit, limit).atanh() + edited).tanh()
