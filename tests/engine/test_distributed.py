@@ -33,10 +33,10 @@ GENERATOR = Conv(
     discriminator_width=8, discriminator_blocks=2, concept_width=8, concept_blocks=2,
 )
 FIT = Fit(
-    steps=20, batch_size=16, num_concepts=2, num_alpha_bins=3, learning_rate=8e-4, discriminator_learning_rate=8e-4,
+    steps=20, batch_size=16, num_concepts=2, num_alpha_bins=3, learning_rate=2e-4, discriminator_learning_rate=2e-4,
     beta_1=0.0, beta_2=0.9, ema_decay=0.9, adversarial=3.0, score=1.0, score_stop=True, score_noise=0.2, matching=1.0,
-    reconstruction=10.0, cycle=10.0, concept=3.0, concept_classifier=ConceptView.direction, concept_grid=2, concept_noise=0.1,
-    pull=0.5, diversity=5.0, diversity_margin=0.3, overlap=1.0, log_every_steps=5, image_every_steps=5,
+    reconstruction=10.0, cycle=10.0, concept=3.0, concept_classifier=ConceptView.direction, concept_grid=2,
+    concept_noise=0.1, pull=0.5, diversity=5.0, diversity_margin=0.3, overlap=1.0, log_every_steps=5, image_every_steps=5,
     checkpoint_every_steps=5,
 )
 

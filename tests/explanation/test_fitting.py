@@ -29,8 +29,7 @@ FIT = Fit(
     steps=10, batch_size=8, num_concepts=2, num_alpha_bins=2, learning_rate=1e-3, discriminator_learning_rate=1e-3,
     beta_1=0.0, beta_2=0.9, ema_decay=0.9, adversarial=1.0, score=1.0, score_stop=True, score_noise=0.05, matching=1.0,
     reconstruction=10.0, cycle=10.0, concept=1.0, concept_classifier=ConceptView.direction, concept_grid=2,
-    concept_noise=0.1, pull=1.0, diversity=1.0, diversity_margin=0.3,
-    overlap=1.0, log_every_steps=5, image_every_steps=5, checkpoint_every_steps=5,
+    concept_noise=0.1, pull=1.0, diversity=1.0, diversity_margin=0.3, overlap=1.0, log_every_steps=5, image_every_steps=5, checkpoint_every_steps=5,
 )
 NETWORKS = ("generator", "discriminator", "concept_classifier", "detector")
 
