@@ -118,6 +118,7 @@ def _cell(name: str, setting: Setting, detector: str) -> dict[str, Any]:
 def _full(quick: dict[str, Any], is_photo: bool) -> dict[str, Any]:
     larger = [{"override /generator": "conv_large"}, {"override /fit": "full"}]
     full = quick | {"defaults": quick["defaults"] + larger, "detector": {"steps": FULL_DETECTOR_STEPS}}
+    full["generator"] = {"exact_skip": is_photo}  # as conv_small and conv_drawn have it
     if is_photo:
         full["encoder"] = {"width": COLOUR_WIDTH}
         full["detector"]["embedding_dim"] = COLOUR_EMBEDDING

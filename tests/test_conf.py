@@ -68,6 +68,17 @@ def test_parts_have_one_way_back_to_normal_unless_asked_otherwise(dataset):
     assert built("train", *chosen, "fit=default").fit == built("train").fit
 
 
+def test_photographs_keep_their_shades_and_digits_need_not():
+    kinds = {"cifar10": True, "gtsrb": True, "mvtec": True, "folder": True, "mnist": False, "cmnist": False, "glyphs": False}
+    for dataset, is_exact in kinds.items():
+        root = [] if dataset == "glyphs" else ["dataset.root=x"]
+        assert built("train", f"dataset={dataset}", *root).generator.exact_skip == is_exact, dataset
+    for preset in ("cifar10-single-ship-bce", "cifar10-single-ship-bce-quick", "gtsrb-danger-hsc"):
+        assert built("train", f"experiment={preset}").generator.exact_skip
+    for preset in ("mnist-single-1-bce", "mnist-single-1-bce-quick", "cmnist-red-bce"):
+        assert not built("train", f"experiment={preset}").generator.exact_skip
+
+
 def test_only_changed_first_values_of_a_sweep_are_checked_beside_the_first():
     line = compose.parse("train", ["-m", "seed=0,1", "detector=bce,hsc"])
     seen = [(cfg.seed, cfg.detector._target_.rpartition(".")[2]) for cfg in compose.compositions(line)]

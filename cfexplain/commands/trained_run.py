@@ -73,7 +73,11 @@ def open_run(
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
     values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
     if isinstance(values.get("runtime"), dict):
-        values["runtime"].setdefault("processes", 1)  # it may be older than that value
+        values["runtime"].setdefault("processes", 1)  # it may be older than these values
+    if isinstance(values.get("generator"), dict) and "source_skip" in values["generator"]:
+        values["generator"].setdefault("exact_skip", False)
+    if isinstance(values.get("fit"), dict):
+        values["fit"].setdefault("cycle", 1.0)
     return TrainedRun(
         folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
     )

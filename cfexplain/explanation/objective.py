@@ -136,7 +136,7 @@ def generator_losses(
         "reconstruction": l1_distances(own[KEPT], batch.sources[KEPT]).mean(),
     }
     if fit.cycle > 0:
-        losses["cycle"] = l1_distances(cycles, batch.sources[back]).mean()
+        losses["reconstruction"] = losses["reconstruction"] + fit.cycle * l1_distances(cycles, batch.sources[back]).mean()
     rows = edits.concept_rows
     pair_sources, pair_images = torch.cat([edits.sources[rows], own[back]]), torch.cat([edits.images[rows], cycles])
     pair_concepts = torch.cat([edits.concepts[rows], batch.concepts[back]])

@@ -18,9 +18,9 @@ class Fit:
     num_alpha_bins: n; bin a stands for the wanted score a / (n - 1).
     score_stop:     the score loss of alpha = 0 ends at the held-out normals' mean level.
     score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units.
-    reconstruction: L1 distance to the source where nothing is to change.
-    cycle:          the same after the way back, G(G(x, a, k), b, k). The paper has one weight for both. 0: no way back,
-                    for defects, whose looks nothing that is normal can tell.
+    reconstruction: L1 distance to the source, where nothing is to change and after the way back, G(G(x, a, k), b, k).
+    cycle:          share of the way back in it, 1 in the paper. 0: no way back, for defects: what is normal cannot tell
+                    what they looked like.
     matching:       1-D Wasserstein distance of the logits of counterfactuals and held-out normals.
     pull:           L1 distance of counterfactual and source.
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.

@@ -17,7 +17,8 @@ class Conv(GeneratorSpec):
     """width: channels of the first level, doubled at each downsampling.
 
     patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
-    skip_limit: the source is added before the tanh, as the value whose tanh it is, up to this; 0 draws all anew.
+    source_skip: the source, times this, is added to the output before the tanh; 0 draws every picture anew.
+    exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, whose greys count.
     condition_spread: how much the norms' scales of different concepts and alpha bins differ at the start.
     """
 
@@ -25,7 +26,8 @@ class Conv(GeneratorSpec):
     num_downsamplings: int
     num_middle_blocks: int
     patch: int
-    skip_limit: float
+    source_skip: float
+    exact_skip: bool
     condition_spread: float
     discriminator_width: int
     discriminator_blocks: int
@@ -36,7 +38,7 @@ class Conv(GeneratorSpec):
         for name in ("num_downsamplings", "num_middle_blocks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("skip_limit", "condition_spread"):
+        for name in ("source_skip", "condition_spread"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         positive = ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks")
@@ -49,7 +51,7 @@ class Conv(GeneratorSpec):
 
         return ConditionalGenerator(
             image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
-            num_concepts, self.skip_limit, self.condition_spread,
+            num_concepts, self.source_skip, self.exact_skip, self.condition_spread,
         )
 
     def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:

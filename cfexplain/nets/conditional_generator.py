@@ -17,8 +17,9 @@ class ConditionalGenerator(nn.Module):
     A pixel-unshuffle stem of factor `patch` cuts the cost by about its square; the head enlarges smoothly, as a
     pixel-shuffle one leaves a grid in the strokes. Sizes that the strides do not divide are padded and cut again.
 
-    The source is added before the tanh, as the value whose tanh it is: without an edit an image stays as it is, in every
-    shade, but for black and white, which are kept up to `skip_limit` so that an edit can reach them. This tempts the
+    The source is added before the tanh, so what an edit leaves alone stays sharp: times `source_skip`, which drives greys
+    to black and white as in a drawing, or with `exact_skip` as the value whose tanh it is, up to that size, so that each
+    shade stays what it was and black and white are still within reach of an edit. This tempts the
     generator to nibble at strokes until the detector gives in: it needs a strong adversarial loss, noise before the
     score, and a concept classifier that sees coarse changes only (conf/fit/default.yaml).
 
@@ -35,14 +36,16 @@ class ConditionalGenerator(nn.Module):
         patch: int,
         num_alpha_bins: int,
         num_concepts: int,
-        skip_limit: float,
+        source_skip: float,
+        exact_skip: bool,
         condition_spread: float,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
         self.num_concepts = num_concepts
         self.patch = patch
-        self.skip_limit = skip_limit
+        self.source_skip = source_skip
+        self.exact_skip = exact_skip
         self.multiple = patch << num_downsamplings
         num_conditions = num_alpha_bins * num_concepts
         widths = [width << level for level in range(num_downsamplings + 1)]
@@ -70,5 +73,11 @@ class ConditionalGenerator(nn.Module):
         if self.patch > 1:
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
         edited = self.head(features)[:, :, :height, :width]
-        limit = math.tanh(self.skip_limit)
-        return (images.clamp(-limit, limit).atanh() + edited).tanh()
+        return (self._kept(images) + edited).tanh()
+
+    def _kept(self, images: Tensor) -> Tensor:
+        """The argument of the tanh where nothing is edited."""
+        if not self.exact_skip:
+            return self.source_skip * images
+        limit = math.tanh(self.source_skip)
+        return images.clamp(-limit, limit).atanh()

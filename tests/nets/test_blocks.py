@@ -33,19 +33,22 @@ def test_direction_classifier_does_not_see_a_fine_mark_and_the_pair_classifier_d
     assert not torch.allclose(pair(source, edited + checkers), pair(source, edited), atol=1e-5)
 
 
-def make_generator(shape, skip_limit=2.0, condition_spread=0.0) -> ConditionalGenerator:
+def make_generator(shape, source_skip=2.0, exact_skip=False, condition_spread=0.0) -> ConditionalGenerator:
     return ConditionalGenerator(
-        shape, 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2, skip_limit=skip_limit, condition_spread=condition_spread
+        shape, 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2, source_skip=source_skip, exact_skip=exact_skip,
+        condition_spread=condition_spread,
     )
 
 
-@pytest.mark.parametrize("skip_limit", [0.0, 2.0])
-def test_without_an_edit_the_source_passes_as_far_as_the_skip_lets_it(skip_limit):
-    generator, images = make_generator((3, 28, 28), skip_limit), random_images(2)
+@pytest.mark.parametrize("source_skip", [0.0, 2.0])
+@pytest.mark.parametrize("exact_skip", [False, True])
+def test_without_an_edit_the_source_passes_as_far_as_the_skip_lets_it(source_skip, exact_skip):
+    generator, images = make_generator((3, 28, 28), source_skip, exact_skip), random_images(2)
     torch.nn.init.zeros_(generator.head.weight), torch.nn.init.zeros_(generator.head.bias)
     zeros = torch.zeros(2, dtype=torch.long)
-    limit = math.tanh(skip_limit)
-    torch.testing.assert_close(generator(images, zeros, zeros), images.clamp(-limit, limit))
+    limit = math.tanh(source_skip)
+    wanted = images.clamp(-limit, limit) if exact_skip else (source_skip * images).tanh()
+    torch.testing.assert_close(generator(images, zeros, zeros), wanted)
 
 
 @pytest.mark.parametrize(("spread", "is_same"), [(0.0, True), (0.02, False)])
