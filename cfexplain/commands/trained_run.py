@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from cfexplain.detectors.network import Detector
     from cfexplain.explanation.model import FittedModel
 
+# Values that runs made before them lack, and what they did without.
+LATER = {
+    "cfexplain.commands.runtime.Runtime": {"processes": 1},
+    "cfexplain.explanation.spec.Fit": {"cycle": 1.0},
+    "cfexplain.generators.conv.Conv": {"exact_skip": False},
+}
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 
 
@@ -72,12 +78,8 @@ def open_run(
     if isinstance(values.get("dataset"), dict):
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
     values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
-    if isinstance(values.get("runtime"), dict):
-        values["runtime"].setdefault("processes", 1)  # it may be older than these values
-    if isinstance(values.get("generator"), dict) and "source_skip" in values["generator"]:
-        values["generator"].setdefault("exact_skip", False)
-    if isinstance(values.get("fit"), dict):
-        values["fit"].setdefault("cycle", 1.0)
+    for group in (part for part in values.values() if isinstance(part, dict)):
+        group |= LATER.get(str(group.get("_target_")), {}) | group
     return TrainedRun(
         folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
     )

@@ -1,0 +1,28 @@
+"""Opening a run that an earlier version trained."""
+
+import json
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+
+from cfexplain import compose
+from cfexplain.commands.trained_run import LATER, open_run
+
+
+def test_values_that_came_later_are_what_they_were_before(tmp_path):
+    (composed,) = compose.compositions(compose.parse("train", ["dataset=cifar10", "fit=defects"]))
+    values = OmegaConf.to_container(composed, resolve=True)
+    missing = []
+    for group in (part for part in values.values() if isinstance(part, dict)):
+        for key in LATER.get(group.get("_target_"), {}):
+            missing.append(key)
+            del group[key]
+    assert sorted(missing) == ["cycle", "exact_skip", "processes"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "run.json").write_text(json.dumps({"command": "train", "status": "done"}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/generator.pt").touch()
+    opened = open_run(str(tmp_path), "outputs", str(Path("cache")), allow_custom_code=False).config
+    assert (opened.fit.cycle, opened.generator.exact_skip, opened.runtime.processes) == (1.0, False, 1)
+    assert (opened.fit.num_concepts, opened.generator.width) == (1, 32)  # the rest is the run's own
