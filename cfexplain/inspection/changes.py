@@ -1,7 +1,7 @@
 """What a counterfactual changes, measured: how much of the image, where, its colour, and whether the outline stays.
 
 The outline is that of what differs from a plain border; where the border is not plain (photographs, textures) there is
-none, and colours are those of the part that changes.
+none, and colours are those of the part that changes, the more so where it changes most.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def measured_change(source: Tensor, target: Tensor) -> Change:
     edit = after - before
     is_changed = edit.abs().amax(dim=0) > VISIBLE  # (H, W)
     shapes = silhouette(source), silhouette(target)
-    overlap, parts = None, (is_changed, is_changed)
+    strength = edit.square().sum(dim=0) * is_changed
+    overlap, parts = None, (strength, strength)
     if shapes[0] is not None and shapes[1] is not None:
         overlap = float((shapes[0] & shapes[1]).sum() / (shapes[0] | shapes[1]).sum())
         parts = tuple(shape & is_changed if (shape & is_changed).any() else shape for shape in shapes)
@@ -109,9 +110,10 @@ def place_of(energy: Tensor) -> str:
     return EVERYWHERE
 
 
-def _mean_colour(image: Tensor, part: Tensor) -> Tensor:
-    """(C, H, W) and (H, W) bool -> (C,); of the whole image where the part is empty."""
-    return image[:, part].mean(dim=1) if part.any() else image.mean(dim=(1, 2))
+def _mean_colour(image: Tensor, weights: Tensor) -> Tensor:
+    """(C, H, W) and (H, W) bool or >= 0 -> (C,); of the whole image where all weights are 0."""
+    weights = weights if weights.any() else torch.ones_like(weights)
+    return (image * weights).sum(dim=(1, 2)) / weights.sum()
 
 
 def _colours(means: list[Tensor]) -> tuple[str, str]:

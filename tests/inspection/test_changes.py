@@ -87,6 +87,17 @@ def test_textures_have_no_outline():
     assert change.share == pytest.approx(36 / 1024, abs=0.003)
 
 
+def test_in_a_photograph_the_strongest_change_names_the_colours():
+    rng = torch.Generator().manual_seed(0)
+    photograph = torch.randint(80, 140, (1, 32, 32), generator=rng, dtype=torch.uint8).repeat(3, 1, 1)  # grey
+    sign, blue = photograph.clone(), photograph.clone()
+    blue[2] += 20  # all of it gets a touch of blue
+    sign[:, 12:20, 12:20] = torch.tensor([200, 30, 30], dtype=torch.uint8)[:, None, None]
+    blue[:, 12:20, 12:20] = torch.tensor([30, 30, 200], dtype=torch.uint8)[:, None, None]
+    assert measured_change(sign, blue).share > 0.9 and silhouette(sign) is None
+    assert measured_change(sign, blue).colours == ("red", "blue")
+
+
 def test_an_empty_image_has_no_outline():
     assert silhouette(torch.zeros(3, 28, 28, dtype=torch.uint8)) is None
     assert silhouette(drawn((255, 0, 0), rows=slice(1, 27), columns=slice(1, 27))) is None  # nearly everything
