@@ -178,7 +178,7 @@ def _draw_cards(
     for part, rows in _rows_of(saved, set(wanted)):
         sources = part.explanations.sources
         for row in rows:
-            name = safe_name(Path(sources.ids[row]).stem if not class_names else sources.ids[row])
+            name = card_name(sources.ids[row], is_own=not class_names)
             taken[name] += 1
             number = f"-{taken[name]}" if taken[name] > 1 else ""
             picture = draw_card(
@@ -188,6 +188,12 @@ def _draw_cards(
             write_picture(folder / f"{name}{number}.png", picture)
     if len(wanted) < num_images:
         job.reporter.say(f"cards of {len(wanted)} of the {num_images} images are in {folder}; num_cards=null for all")
+
+
+def card_name(image_id: str, is_own: bool) -> str:
+    """Without the ending of its file; of one's own images without the folders too."""
+    path = Path(image_id)
+    return safe_name(path.stem if is_own else str(path.with_suffix("")))
 
 
 def _facts(

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cfexplain.cli import main
+from cfexplain.commands.explain_results import card_name
 from cfexplain.inspection.base import VERDICTS
 from tests.conftest import TINY, run_cfexplain
 
@@ -43,6 +44,12 @@ def pictures(folder: Path, count: int) -> None:
     rng = np.random.default_rng(3)
     for number in range(count):
         Image.fromarray(rng.integers(256, size=(40, 30, 3), dtype=np.uint8)).save(folder / f"part {number}.png")
+
+
+def test_cards_are_named_after_their_images():
+    assert card_name("test/fold/000.png", is_own=False) == "test_fold_000"
+    assert card_name("test/00042", is_own=False) == "test_00042"
+    assert card_name("/here/monday/part 1.jpeg", is_own=True) == "part_1"
 
 
 @pytest.mark.slow
