@@ -89,6 +89,7 @@ def _dispatch(command: str, argv: list[str]) -> int:
     flags = line.flags
     if flags.help or flags.hydra_help:
         compose.register_presets(line)
+        compose.register_help(line)
         return _call_hydra(line, [])
     if command == "train" and f"{compose.EXPERIMENT}=help" in line.overrides:
         print("\n".join(line.options_of(compose.EXPERIMENT)))

@@ -6,6 +6,7 @@ Hydra's own messages span several lines and know no "did you mean"; here each mi
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from cfexplain.errors import ConfigError, DataError, did_you_mean
 from cfexplain.presets import presets
 
 EXPERIMENT = "experiment"  # the group whose options are the presets
+HELP_WIDTH = 120
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
 
@@ -114,6 +116,13 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
                 yield _composed(line, overrides)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
+
+
+def register_help(line: CommandLine) -> None:
+    """Make Hydra know ${groups:} of conf/hydra/help: the command's own groups with their options."""
+    groups = [f"{name}: {', '.join(line.options_of(name))}" for name in _groups(conf_dir()) if name in _heads(line.command)]
+    lines = [part for text in groups for part in textwrap.wrap(text, HELP_WIDTH, subsequent_indent="  ")]
+    OmegaConf.register_new_resolver("groups", lambda: "\n".join(lines), replace=True)
 
 
 def register_presets(line: CommandLine | None = None) -> None:

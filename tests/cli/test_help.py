@@ -26,8 +26,9 @@ def test_command_help_shows_examples_and_keys(cfexplain, command):
     assert f"cfexplain {command}" in done.stdout and "output_root" in done.stdout
 
 
-def test_train_help_shows_groups(cfexplain):
+def test_train_help_shows_its_own_groups(cfexplain):
     text = cfexplain("train", "--help").stdout
+    assert "metric" not in text
     assert "detector: bce, dsvdd, external, hsc" in text
     (datasets,) = [line for line in text.splitlines() if line.startswith("dataset: ")]
     assert {"cmnist", "glyphs", "mnist"} <= set(datasets.removeprefix("dataset: ").split(", "))
@@ -35,11 +36,19 @@ def test_train_help_shows_groups(cfexplain):
 
 def test_train_help_stays_readable_and_says_how_to_list_the_presets(cfexplain):
     lines = cfexplain("train", "--help").stdout.splitlines()
-    assert len(lines) < 150 and max(map(len, lines)) <= 140
+    assert len(lines) < 150 and max(map(len, lines)) <= 130
     assert any("experiment=help" in line for line in lines)
     done = cfexplain("train", "experiment=help")
     assert done.code == 0 and done.stdout.splitlines() == list(presets())
     assert "experiment: bias-green-glyphs" in cfexplain("train", "experiment=bias-green-glyphs", "--help").stdout
+
+
+def test_evaluate_help_lists_every_metric_in_lines_that_can_be_read(cfexplain):
+    text = cfexplain("evaluate", "--help").stdout
+    assert max(map(len, text.splitlines())) <= 130 and "dataset:" not in text
+    groups = text.partition("Groups")[2].partition("Config")[0]
+    metrics = sorted(file.stem for file in (ROOT / "conf" / "metric").glob("*.yaml"))
+    assert groups.partition("metric: ")[2].partition("\nruntime: ")[0].replace("\n  ", " ").split(", ") == metrics
 
 
 def test_config_is_shown_without_a_run(cfexplain, tmp_path):
