@@ -76,7 +76,6 @@ class External(Reading, DetectorSpec):
 
     @property
     def source(self) -> str:
-        """Where the network comes from, for messages."""
         return self.path or f"detector.factory={self.factory}"
 
     def check_allowed(self, allow_custom_code: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,7 +13,7 @@ class Score(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(ABC):
     """The part of detector=external that external_network.py goes by.
 
     height, width: images are resized to this, which lets gradients through; null: they stay as they are.
@@ -64,6 +65,6 @@ class Reading:
             raise ValueError(f"std must be > 0, got {list(self.std)}")
 
     @property
+    @abstractmethod
     def source(self) -> str:
         """Where the network comes from, for messages."""
-        raise NotImplementedError

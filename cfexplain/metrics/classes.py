@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.errors import CfexplainWarning
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judge_recipe import JudgeRecipe
+from cfexplain.metrics.judge_recipe import JudgedMetricSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NUM_FEATURES = 64
 TRUSTWORTHY = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes(IntervalMetricSpec):
-    """class_* keys; nothing where only one class has training images, or the dataset knows its factors (oracle).
-
-    width, num_steps: of the classifier.
-    """
+class Classes(JudgedMetricSpec):
+    """class_* keys; nothing where only one class has training images, or the dataset knows its factors (oracle)."""
 
     meanings = {
         "class_normal_rate": ("share that a classifier of all classes takes for a normal one", "1"),
@@ -38,13 +34,6 @@ class Classes(IntervalMetricSpec):
         "class_normal_rate_anomalies": ("the same of the anomalies before the change", "-"),
         "class_accuracy": ("how often it is right on real test images, normal and anomalous alike", "1"),
     }
-
-    width: int
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "width", "num_steps")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         from cfexplain.detectors.network import in_batches
@@ -56,9 +45,8 @@ class Classes(IntervalMetricSpec):
         counts = np.bincount(classes.numpy(), minlength=num_classes)
         if splits.factors is not None or not (counts[is_normal].any() and counts[~is_normal].any()):
             return {}
-        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps)
         classifier = cached_classifier(
-            inputs.cache_dir, splits.reference.images, classes, num_classes, recipe, inputs.device
+            inputs.cache_dir, splits.reference.images, classes, num_classes, self.recipe(), inputs.device
         )
 
         def takes_for_normal(images: Tensor) -> np.ndarray:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfexplain.errors import CfexplainWarning
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.metrics.judge_recipe import JudgedMetricSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cfexplain.explanation.model import FittedModel
-
-NUM_FEATURES = 64
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,10 @@ def concepts_of(pairs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concept(IntervalMetricSpec):
+class Concept(JudgedMetricSpec):
     """concept_accuracy_joint and concept_accuracy_fresh, the honest one.
 
-    test_fraction:    share of the sources that the fresh classifier is tested on.
-    width, num_steps: of the fresh classifier.
+    test_fraction: share of the sources that the fresh classifier is tested on.
     """
 
     meanings = {
@@ -63,12 +61,9 @@ class Concept(IntervalMetricSpec):
     }
 
     test_fraction: float
-    width: int
-    num_steps: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "width", "num_steps")
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
 
@@ -89,13 +84,12 @@ class Concept(IntervalMetricSpec):
     def _is_right_fresh(self, pairs: Tensor, inputs: MetricInputs):
         """(M, K) bool array over the M test sources."""
         from cfexplain.detectors.network import in_batches
-        from cfexplain.metrics.judges import JudgeRecipe, train_classifier
+        from cfexplain.metrics.judges import train_classifier
 
         split = split_sources(len(pairs), self.test_fraction, inputs.seed)
-        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps, seed=inputs.seed)
         concepts = concepts_of(pairs)
         train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
-        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
+        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], self.recipe(inputs.seed), inputs.device)
         logits = in_batches(classifier, pairs[split.test].flatten(0, 1), inputs.device)
         return (logits.argmax(dim=1).view(len(split.test), -1) == concepts[split.test]).numpy()
 

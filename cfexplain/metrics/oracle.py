@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.errors import CfexplainWarning
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, check_positive
+from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.metrics.judge_recipe import JudgedMetricSpec
 from cfexplain.types import FactorRule
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from cfexplain.metrics.judges import ImageClassifier
 
-NUM_FEATURES = 64
 INK = 32  # an image without a brighter pixel is empty: it has neither shape nor colour
 LEGIBLE = 0.5
 TRUSTWORTHY = 0.9
@@ -102,11 +102,8 @@ def other_kept(judgement: Judgement, sources: Judgement, factors: tuple[Factor, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Oracle(IntervalMetricSpec):
-    """oracle_* keys; nothing where the dataset knows no factors.
-
-    width, num_steps: of the shape classifier.
-    """
+class Oracle(JudgedMetricSpec):
+    """oracle_* keys; nothing where the dataset knows no factors. Its classifier is of shapes."""
 
     meanings = {
         "oracle_normal_rate": ("share that truly are normal, by the known factors", "1"),
@@ -117,13 +114,6 @@ class Oracle(IntervalMetricSpec):
         "oracle_assignment": ("factor that each concept stands for", ""),
         "oracle_purity": ("share in which only the concept's own factor became normal", "1"),
     }
-
-    width: int
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "width", "num_steps")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         rule, explanations = inputs.splits.factors, inputs.explanations
@@ -155,13 +145,12 @@ class Oracle(IntervalMetricSpec):
         return values
 
     def _shape_classifier(self, inputs: MetricInputs, rule: FactorRule) -> ImageClassifier:
-        from cfexplain.metrics.judges import JudgeRecipe, cached_classifier
+        from cfexplain.metrics.judges import cached_classifier
 
         reference = inputs.splits.reference
         shapes = reference.classes // len(rule.colour_names)
-        recipe = JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps)
         bright = brightness(reference.images)
-        return cached_classifier(inputs.cache_dir, bright, shapes, len(rule.shape_names), recipe, inputs.device)
+        return cached_classifier(inputs.cache_dir, bright, shapes, len(rule.shape_names), self.recipe(), inputs.device)
 
     def _accuracy(self, inputs: MetricInputs, classifier: ImageClassifier, rule: FactorRule) -> float:
         test = inputs.splits.test
