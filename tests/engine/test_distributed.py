@@ -20,25 +20,15 @@ from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import FitError, Interrupted
 from cfexplain.explanation.fitting import CounterfactualLearner
 from cfexplain.explanation.objective import Noise
-from cfexplain.explanation.spec import ConceptView, Fit
-from cfexplain.generators.conv import Conv
 from cfexplain.types import Augmentation, ImageSet, Splits
+from tests.specs import small_fit, small_generator
 
 CPU = torch.device("cpu")
 PAIR = [Ranks(rank=0, size=2), Ranks(rank=1, size=2)]
 DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=16, learning_rate=1e-3, weight_decay=1e-4)
 ENCODER = ConvEncoder(width=4)
-GENERATOR = Conv(
-    width=8, num_downsamplings=1, num_middle_blocks=1, patch=2, source_skip=2.0, exact_skip=False, condition_spread=0.02,
-    discriminator_width=8, discriminator_blocks=2, concept_width=8, concept_blocks=2,
-)
-FIT = Fit(
-    steps=20, batch_size=16, num_concepts=2, num_alpha_bins=3, learning_rate=8e-4, discriminator_learning_rate=8e-4,
-    beta_1=0.0, beta_2=0.9, ema_decay=0.9, adversarial=3.0, score=1.0, score_stop=True, score_noise=0.2, matching=1.0,
-    reconstruction=10.0, cycle=1.0, concept=3.0, concept_classifier=ConceptView.direction, concept_grid=2,
-    concept_noise=0.1, pull=0.5, diversity=5.0, diversity_margin=0.3, overlap=1.0, log_every_steps=5, image_every_steps=5,
-    checkpoint_every_steps=5,
-)
+GENERATOR = small_generator(condition_spread=0.02, exact_skip=False)
+FIT = small_fit(steps=20, batch_size=16, num_alpha_bins=3)
 
 
 def pictures(kind: str, n: int, label: int, seed: int) -> ImageSet:

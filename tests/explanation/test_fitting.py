@@ -13,23 +13,17 @@ from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.explanation import fitting
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
-from cfexplain.explanation.spec import ConceptView, Fit
-from cfexplain.generators.conv import Conv
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
+from tests.specs import small_fit, small_generator
 
 CPU = torch.device("cpu")
 DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
 ENCODER = ConvEncoderSpec(width=4)
-GENERATOR = Conv(
-    width=8, num_downsamplings=1, num_middle_blocks=1, patch=2, source_skip=2.0, exact_skip=False, condition_spread=0.0,
-    discriminator_width=8, discriminator_blocks=2, concept_width=8, concept_blocks=2,
-)
-FIT = Fit(
-    steps=10, batch_size=8, num_concepts=2, num_alpha_bins=2, learning_rate=1e-3, discriminator_learning_rate=1e-3,
-    beta_1=0.0, beta_2=0.9, ema_decay=0.9, adversarial=1.0, score=1.0, score_stop=True, score_noise=0.05, matching=1.0,
-    reconstruction=10.0, cycle=1.0, concept=1.0, concept_classifier=ConceptView.direction, concept_grid=2,
-    concept_noise=0.1, pull=1.0, diversity=1.0, diversity_margin=0.3, overlap=1.0, log_every_steps=5, image_every_steps=5, checkpoint_every_steps=5,
+GENERATOR = small_generator(exact_skip=False)
+FIT = small_fit(
+    steps=10, batch_size=8, learning_rate=1e-3, discriminator_learning_rate=1e-3, adversarial=1.0, score_noise=0.05,
+    concept=1.0, pull=1.0, diversity=1.0,
 )
 NETWORKS = ("generator", "discriminator", "concept_classifier", "detector")
 

@@ -1,0 +1,27 @@
+"""What conf/ says of generator and objective, made small: a value that is added there is here too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from cfexplain.config import build
+from cfexplain.explanation.spec import Fit
+from cfexplain.generators.conv import Conv
+from tests.conftest import ROOT
+
+
+def small_generator(**values: Any) -> Conv:
+    small = {"width": 8, "num_middle_blocks": 1, "discriminator_width": 8, "discriminator_blocks": 2, "concept_width": 8,
+             "concept_blocks": 2}
+    return build(_read("generator/conv_small") | small | values, Conv, "generator")
+
+
+def small_fit(**values: Any) -> Fit:
+    often = {"ema_decay": 0.9, "log_every_steps": 5, "image_every_steps": 5, "checkpoint_every_steps": 5}
+    return build(_read("fit/default") | often | values, Fit, "fit")
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8"))
