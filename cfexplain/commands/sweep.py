@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import config as configs
-from cfexplain.engine.stopping import SIGNALS
+from cfexplain.engine.stopping import SIGNALS, StopRequested
 from cfexplain.errors import ConfigError
 from cfexplain.reporting.files import read_json, write_json
 from cfexplain.reporting.found_runs import metrics_of, record_of, status_of
@@ -84,7 +84,7 @@ def stops_passed_on(sweep: Path) -> Iterator[None]:
         ends = time.monotonic() + SECONDS_TO_SAVE
         while len(came) == 1 and _running_workers(sweep) and time.monotonic() < ends:
             time.sleep(0.1)
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        raise StopRequested(signal.Signals(number).name)
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:

@@ -15,6 +15,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler)
 
 
+class StopRequested(KeyboardInterrupt):
+    """By a signal. A class of its own, since a bare KeyboardInterrupt that leaves an `exec` of text (dataclasses make their
+    methods so, at any import) has `python -m` end itself by SIGINT whatever exit code it was given:
+    https://github.com/python/cpython/blob/3.11/Python/pythonrun.c, unhandled_keyboard_interrupt.
+    """
+
+
 class _Stop:
     """The process's one state, since signals are the process's: which signal came, and whether a loop looks for it."""
 
@@ -49,7 +56,7 @@ def between_steps() -> Iterator[None]:
     finally:
         _Stop.is_awaited = before
     if _Stop.signal_name is not None and not before:  # it came after the last step
-        raise KeyboardInterrupt(_Stop.signal_name)
+        raise StopRequested(_Stop.signal_name)
 
 
 def requested() -> str | None:
@@ -63,6 +70,6 @@ def _on_signal(number: int, _frame: object) -> None:
         _Stop.signal_name = name
     if number == signal.SIGINT and not is_first:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one ends the process
-        raise KeyboardInterrupt(name)
+        raise StopRequested(name)
     if is_first and not _Stop.is_awaited:
-        raise KeyboardInterrupt(name)
+        raise StopRequested(name)

@@ -1,5 +1,6 @@
 """Signals in a process of their own: a loop ends its step first, other code stops at once, a second INT always does."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,15 @@ with stopping.stop_on_signals():
         time.sleep(20)
     except KeyboardInterrupt as error:
         print("interrupted by", error, flush=True)
+"""
+IN_TEXT = """
+import sys
+from cfexplain.engine import stopping
+with stopping.stop_on_signals():
+    try:
+        exec("import time; print('begin', flush=True); time.sleep(20)")
+    except KeyboardInterrupt:
+        sys.exit(75)
 """
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -83,3 +93,16 @@ assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("launcher\nNone\n", "")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_exit_code_is_kept_where_the_signal_meets_an_exec_of_text(tmp_path, number):
+    (tmp_path / "in_text.py").write_text(IN_TEXT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "in_text"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, text=True,
+    )
+    assert process.stdout.readline() == "begin\n"
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 75

@@ -32,7 +32,7 @@ from cfexplain.reporting.files import SCHEMA_VERSION, read_json
 log = logging.getLogger("cfexplain")
 POLL_SECONDS = 0.05
 SECONDS_TO_FOLLOW, SECONDS_TO_SAVE = 2.0, 60.0  # until the others are killed: after a failure, after a stop
-STOPS = ("Interrupted", "KeyboardInterrupt")
+STOPS = ("Interrupted", "StopRequested", "KeyboardInterrupt")
 
 
 class RankFailed(CfexplainError):
