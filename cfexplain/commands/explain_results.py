@@ -21,6 +21,7 @@ from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.inspection.atlas import build_atlas
 from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
 from cfexplain.inspection.sentences import sentences
+from cfexplain.metrics.auroc import unlike_normals
 from cfexplain.metrics.features import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.cards import draw_card
@@ -55,9 +56,12 @@ def write_results(
     num_cards: int | None,
 ) -> dict[str, float | str]:
     index, table = saved.index, _Table()
-    detector_auroc = metrics_of(trained.folder).get("detector_auroc")
+    known = metrics_of(trained.folder)
+    detector_auroc = known.get("detector_auroc")
     if detector_auroc is not None and detector_auroc < WEAK_DETECTOR:
         job.note(WEAK.format(detector_auroc))
+    if (note := unlike_normals(known)) is not None:
+        job.note(note)
 
     def rows() -> Iterator[dict[str, Any]]:
         for inspection in saved:

@@ -12,19 +12,22 @@ from cfexplain.commands.ranks.watched import run_ranks
 from cfexplain.commands.runtime import check_device, device_name, start_torch
 from cfexplain.commands.stages import train_detector, train_generator
 from cfexplain.commands.train_config import Stage, TrainConfig
+from cfexplain.metrics.auroc import auroc, normals_auroc, unlike_normals
 from cfexplain.reporting.run_folder import check_free_space
 from cfexplain.reporting.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from cfexplain.detectors.network import Detector
     from cfexplain.engine.distributed import Ranks
     from cfexplain.reporting.console import Reporter
-    from cfexplain.types import Splits
+    from cfexplain.types import ImageSet, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("detector_auroc",)
+NUM_RESAMPLES = 1000  # of the interval of normals_auroc
 NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
 PICTURES_MB = 5
 CONFIG = TrainConfig
@@ -71,8 +74,10 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
     with job.timed("detector"):
         detector = train_detector(config, job, splits, device, ranks)
     metrics = _detector_metrics(detector, splits, config.seed, device)
-    if not metrics:
+    if "detector_auroc" not in metrics:
         job.note("the dataset has no test anomalies: detector_auroc is left out")
+    if (note := unlike_normals(metrics)) is not None:
+        job.note(note)
     job.folder.write_metrics(metrics)
     if config.stage is not Stage.detector:
         with job.timed("generator"):
@@ -139,10 +144,12 @@ def _wanted_mb(config: TrainConfig, splits: Splits) -> float:
 
 def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: torch.device) -> dict[str, float | str]:
     from cfexplain.detectors.network import logits_of
-    from cfexplain.metrics.auroc import auroc
 
-    if not splits.has_test_anomalies:
-        return {}
-    normal = logits_of(detector, splits.test_normals.images, device).numpy()
-    anomalous = logits_of(detector, splits.test_anomalies.images, device).numpy()
-    return {"detector_auroc": auroc(normal, anomalous)}
+    def logits(images: ImageSet) -> np.ndarray:
+        return logits_of(detector, images.images, device).numpy()
+
+    normal = logits(splits.test_normals)
+    known: dict[str, float | str] = {}
+    if splits.has_test_anomalies:
+        known["detector_auroc"] = auroc(normal, logits(splits.test_anomalies))
+    return known | normals_auroc(logits(splits.held_out), normal, seed, NUM_RESAMPLES)

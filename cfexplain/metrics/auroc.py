@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from cfexplain.errors import CfexplainWarning, DataError, FitError
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import resample_counts, with_interval
 from cfexplain.metrics.ranks import average_ranks
+
+UNLIKE_BELOW, UNLIKE_ABOVE = 0.4, 0.6
 
 
 def auroc(normal_scores: np.ndarray, anomalous_scores: np.ndarray) -> float:
@@ -47,16 +51,42 @@ def auroc_with_interval(
     return with_interval(key, value, resampled)
 
 
+def normals_auroc(
+    held_out_scores: np.ndarray, test_scores: np.ndarray, seed: int, num_resamples: int
+) -> dict[str, float]:
+    """Do normal test images look to the detector like normal images that it never saw? Both (M,); 0.5 if they do.
+
+    If not (another light, another camera), all AuROC against normal test images measure that difference too.
+    """
+    return auroc_with_interval("normals_auroc", held_out_scores, test_scores, seed, num_resamples)
+
+
+def unlike_normals(values: Mapping[str, Any]) -> str | None:
+    """A note for the reader of such values, where all of the interval is far from 0.5."""
+    if "normals_auroc" not in values:
+        return None
+    low, high = values["normals_auroc_low"], values["normals_auroc_high"]
+    if low <= UNLIKE_ABOVE and high >= UNLIKE_BELOW:
+        return None
+    return (
+        f"to the detector normal test images are not like held-out normal ones (normals_auroc {values['normals_auroc']:.3f}, "
+        f"95 % {low:.3f}-{high:.3f}): detector_auroc and cf_auroc measure that difference too"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Auroc(IntervalMetricSpec):
-    """detector_auroc, and cf_auroc over all concepts and of each; without test anomalies cf_auroc only."""
+    """detector_auroc, normals_auroc, and cf_auroc over all concepts and of each; the first needs test anomalies."""
 
     meanings = {
         "detector_auroc": ("normal vs anomalous test images", "1"),
+        "normals_auroc": ("held-out vs test normal images: else the test set has a mark of its own", "0.5"),
         "cf_auroc": ("normal test images vs counterfactuals", "0.5"),
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
+        from cfexplain.detectors.network import logits_of
+
         normal = inputs.test_normal_logits.numpy()
         anomalous = inputs.explanations.source_logits.numpy()
         counterfactual = inputs.explanations.logits[:, 0].numpy()  # (N, K), alpha = 0
@@ -66,6 +96,10 @@ class Auroc(IntervalMetricSpec):
         else:
             message = "detector_auroc left out: there are no test anomalies; cf_auroc is that of exposure images"
             warnings.warn(message, CfexplainWarning, stacklevel=2)
+        held_out = logits_of(inputs.model.detector, inputs.splits.held_out.images, inputs.device).numpy()
+        values |= normals_auroc(held_out, normal, inputs.seed, self.num_resamples)
+        if (note := unlike_normals(values)) is not None:
+            warnings.warn(note, CfexplainWarning, stacklevel=2)
         values |= auroc_with_interval("cf_auroc", normal, counterfactual, inputs.seed, self.num_resamples)
         for concept in range(counterfactual.shape[1]):
             values[f"cf_auroc_concept_{concept}"] = auroc(normal, counterfactual[:, concept])

@@ -1,13 +1,16 @@
 """AuROC against scikit-learn and brute force; its interval against a plain bootstrap."""
 
 import time
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cfexplain.errors import DataError, FitError
-from cfexplain.metrics.auroc import Auroc, auroc, auroc_with_interval
+from cfexplain.detectors.network import logits_of
+from cfexplain.errors import CfexplainWarning, DataError, FitError
+from cfexplain.metrics.auroc import Auroc, auroc, auroc_with_interval, unlike_normals
 
 
 def scores(seed, ties):
@@ -96,6 +99,31 @@ def test_planted_run(planted):
     assert values["cf_auroc"] == pytest.approx(
         (values["cf_auroc_concept_0"] + values["cf_auroc_concept_1"]) / 2
     )  # fmt: skip
+    assert 0.35 < values["normals_auroc"] < 0.65
     assert set(values) == {
-        f"{key}{end}" for key in ("detector_auroc", "cf_auroc") for end in ("", "_low", "_high")
+        f"{key}{end}" for key in ("detector_auroc", "normals_auroc", "cf_auroc") for end in ("", "_low", "_high")
     } | {"cf_auroc_concept_0", "cf_auroc_concept_1"}  # fmt: skip
+
+
+def test_a_test_set_with_a_mark_of_its_own_is_said(planted):
+    """Normal test images that look like anomalies: the detector does not know them for normal."""
+    metric = Auroc(num_resamples=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CfexplainWarning)
+        metric.compute(planted)
+    strange = logits_of(planted.model.detector, planted.splits.test_anomalies.images, planted.device)
+    with pytest.warns(CfexplainWarning, match="not like held-out normal ones .* measure that difference too"):
+        values = metric.compute(replace(planted, test_normal_logits=strange))
+    assert values["normals_auroc"] > 0.9
+
+
+@pytest.mark.parametrize(("low", "high", "is_said"), [
+    (0.61, 0.99, True), (0.59, 0.99, False), (0.1, 0.39, True), (0.1, 0.41, False), (0.2, 0.8, False),
+])
+def test_the_note_needs_all_of_the_interval(low, high, is_said):
+    values = {"normals_auroc": (low + high) / 2, "normals_auroc_low": low, "normals_auroc_high": high}
+    assert (unlike_normals(values) is not None) == is_said
+
+
+def test_a_run_from_before_the_number_has_no_note():
+    assert unlike_normals({"detector_auroc": 0.9}) is None
