@@ -20,7 +20,7 @@ from tests.slurm.runs import LONG, read, wait_for_step, weights
 
 NUM_CELLS, WATCHED, LIMITED = 6, 2, 6  # cells, counted from 1
 STEPS = 60
-STEPS_BEYOND_THE_LIMIT = int(os.environ.get("STEPS", "1500"))
+STEPS_BEYOND_THE_LIMIT = int(os.environ.get("STEPS", "4000"))
 LIMIT = ["--time=3", "--signal=B:USR1@60"]  # Slurm sends it up to a minute early: after one to two minutes
 SHARED = [*TINY, *LONG, "fit.checkpoint_every_steps=50"]
 
