@@ -73,7 +73,8 @@ def test_more_shards_than_batches_are_refused_with_the_batch_size_that_would_do(
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "a/b", "3", "1/", "-1/3", "1/3/5", "1.0/3", "1/0", ""])
-def test_a_malformed_shard_is_one_line(text, inside, capsys):
+def test_a_malformed_shard_is_one_line_before_any_run_is_looked_for(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     assert main(["explain", "run=t", f"shard='{text}'"]) == 2
     error = capsys.readouterr().err
     assert "shard must be i/n" in error and len(error.strip().splitlines()) == 1
@@ -162,6 +163,7 @@ def test_what_is_not_whole_is_not_merged(inside, capsys):
     shutil.rmtree("wrong")
 
 
-def test_shard_and_merge_exclude_each_other(inside, capsys):
+def test_shard_and_merge_exclude_each_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     assert main(["explain", "run=t", "shard=1/2", "merge=[s1]"]) == 2
     assert "leave shard and images out" in capsys.readouterr().err
