@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import compose, config
+from cfexplain.command_line import parse
 from cfexplain.commands.train_config import TrainConfig
 
 WANTED = 1e-4
@@ -35,7 +36,7 @@ STAGES = ("detector", "generator")
 
 
 def train_config(overrides: list[str]) -> TrainConfig:
-    (composed,) = compose.compositions(compose.parse("train", overrides))
+    (composed,) = compose.compositions(parse("train", overrides))
     return config.build_root(composed, TrainConfig)
 
 

@@ -21,7 +21,7 @@ from cfexplain.version import VERSION
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from cfexplain.compose import CommandLine
+    from cfexplain.command_line import CommandLine
 
 COMMANDS = {
     "train": "train a detector and the generator of its counterfactuals",
@@ -83,16 +83,16 @@ def _main(argv: list[str]) -> int:
 
 
 def _dispatch(command: str, argv: list[str]) -> int:
-    from cfexplain import compose
+    from cfexplain import command_line, compose
 
-    line = compose.parse(command, argv)
+    line = command_line.parse(command, argv)
     flags = line.flags
     if flags.help or flags.hydra_help:
         compose.register_presets(line)
         compose.register_help(line)
         return _call_hydra(line, [])
-    if command == "train" and f"{compose.EXPERIMENT}=help" in line.overrides:
-        print("\n".join(line.options_of(compose.EXPERIMENT)))
+    if command == "train" and f"{command_line.EXPERIMENT}=help" in line.overrides:
+        print("\n".join(line.options_of(command_line.EXPERIMENT)))
         return 0
     if flags.multirun and (flags.cfg or flags.info):
         raise ConfigError("-m runs a sweep and --cfg or --info shows a config: give one of them")
@@ -126,7 +126,7 @@ def _dispatch(command: str, argv: list[str]) -> int:
 
 
 def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
-    from cfexplain import compose
+    from cfexplain.commands.sweep_arguments import quoted
     from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
 
     if config.run_dir is None:
@@ -135,7 +135,7 @@ def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
         folder = Path(config.run_dir)
         claim_run_folder(folder)
         _check_same_run(folder, cfg)
-    _call_hydra(line, [f"hydra.run.dir={compose.quoted(str(folder))}"])
+    _call_hydra(line, [f"hydra.run.dir={quoted(str(folder))}"])
     return _exit_code(folder)
 
 
@@ -143,6 +143,7 @@ def _sweep(line: CommandLine, config: Any) -> int:
     from cfexplain import compose
     from cfexplain.commands.summary import summarize_sweep
     from cfexplain.commands.sweep import note_sweep, stops_passed_on
+    from cfexplain.commands.sweep_arguments import quoted
     from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
 
     if config.run_dir is None:
@@ -151,7 +152,7 @@ def _sweep(line: CommandLine, config: Any) -> int:
         folder = Path(config.run_dir)
         claim_run_folder(folder)
     note_sweep(folder, line.command, line.typed)
-    places = [f"hydra.sweep.dir={compose.quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
+    places = [f"hydra.sweep.dir={quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
     try:
         with stops_passed_on(folder) if "hydra/launcher=joblib" in line.typed else nullcontext():
             code = _call_hydra(replace(line, overrides=compose.as_sweep(line)), places)
@@ -278,11 +279,11 @@ def _complete(argv: list[str]) -> int:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     command = words[1] if query.startswith("query=") else "train"
-    from cfexplain import compose
+    from cfexplain import command_line, compose
 
     compose.register_presets()
     sys.argv = ["cfexplain", *argv]
     import hydra
 
-    hydra.main(version_base="1.3", config_path=str(compose.conf_dir()), config_name=command)(_task)()
+    hydra.main(version_base="1.3", config_path=str(command_line.conf_dir()), config_name=command)(_task)()
     return 0

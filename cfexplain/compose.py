@@ -5,15 +5,11 @@ Hydra's own messages span several lines and know no "did you mean"; here each mi
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
@@ -22,89 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.commands.sweep_arguments import quoted, with_launcher, with_runs
+from cfexplain.command_line import EXPERIMENT, CommandLine, all_groups, heads
 from cfexplain.config import known_keys
-from cfexplain.errors import ConfigError, DataError, did_you_mean
+from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
 
-EXPERIMENT = "experiment"  # the group whose options are the presets
 HELP_WIDTH = 120
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommandLine:
-    """A command's arguments, split.
-
-    flags:     Hydra's options (-m, --cfg ...), as parsed.
-    options:   the same options as they were typed.
-    overrides: key=value, in their order; in a sweep, run=<sweep folder> as the list of its runs.
-    typed:     key=value, as they were typed.
-    source:    the saved config given by --from, or None for conf/<command>.yaml.
-    """
-
-    command: str
-    flags: argparse.Namespace
-    options: list[str]
-    overrides: list[str]
-    typed: list[str]
-    source: Path | None
-
-    @property
-    def config_dir(self) -> Path:
-        return self.source.parent if self.source else conf_dir()
-
-    @property
-    def config_name(self) -> str:
-        return self.source.stem if self.source else self.command
-
-    def options_of(self, group: str) -> list[str]:
-        """What may stand for a group: files of conf/, presets, files of --config-dir."""
-        own = presets() if group == EXPERIMENT else _groups(conf_dir())[group]
-        extra = Path(self.flags.config_dir, group).glob("*.yaml") if self.flags.config_dir else []
-        return list(dict.fromkeys([*own, *sorted(file.stem for file in extra)]))
-
-    @property
-    def hydra_overrides(self) -> list[str]:
-        """What a saved config lacks of Hydra's own settings, and the folder of --config-dir."""
-        extra = [self.flags.config_dir] if self.flags.config_dir else []
-        if self.source is None:
-            return [_searchpath(extra)] if extra else []
-        logging = ["hydra/job_logging=to_file", "hydra/hydra_logging=to_stderr"]
-        return [_searchpath([conf_dir(), *extra]), *logging, f"hydra/help={self.command}"]
-
-
-def conf_dir() -> Path:
-    """conf/: inside the package in a wheel, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "conf", here.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
-
-
-def parse(command: str, argv: list[str]) -> CommandLine:
-    argv, source = list(argv), None
-    if "--json" in argv:
-        argv = [word for word in argv if word != "--json"] + ["json=true"]
-    if "--from" in argv:
-        index = argv.index("--from")
-        if index + 1 == len(argv):
-            raise ConfigError("--from needs a file: --from <run>/config.yaml")
-        source = Path(argv[index + 1]).resolve()
-        del argv[index : index + 2]
-        if source.suffix != ".yaml" or not source.is_file():
-            raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
-    parser = get_args_parser()
-    parser.error = _usage_error  # type: ignore[method-assign]  # argparse would print ten lines of usage
-    flags = parser.parse_intermixed_args(argv)
-    options = list(argv)
-    for override in flags.overrides:
-        options.remove(override)
-    overrides = with_launcher(with_runs(flags.overrides)) if flags.multirun else flags.overrides
-    return CommandLine(
-        command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source
-    )
 
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
@@ -120,7 +40,7 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
 
 def register_help(line: CommandLine) -> None:
     """Make Hydra know ${groups:} of conf/hydra/help: the command's own groups with their options."""
-    groups = [f"{name}: {', '.join(line.options_of(name))}" for name in _groups(conf_dir()) if name in _heads(line.command)]
+    groups = [f"{name}: {', '.join(line.options_of(name))}" for name in all_groups() if name in heads(line.command)]
     lines = [part for text in groups for part in textwrap.wrap(text, HELP_WIDTH, subsequent_indent="  ")]
     OmegaConf.register_new_resolver("groups", lambda: "\n".join(lines), replace=True)
 
@@ -149,7 +69,7 @@ def as_sweep(line: CommandLine) -> list[str]:
     Hydra composes a first config without the swept groups, in which such a key need not exist; what is swept it leaves
     to the jobs.
     """
-    groups = _groups(conf_dir())
+    groups = all_groups()
     return [
         f"{override.get_key_element()}=choice({override.get_value_string()})"
         if override.key_or_group.split(".")[0] in groups and "." in override.key_or_group
@@ -158,20 +78,15 @@ def as_sweep(line: CommandLine) -> list[str]:
     ]
 
 
-def _searchpath(folders: list[Path | str]) -> str:
-    places = ",".join(quoted(f"file://{Path(folder).resolve()}") for folder in folders)
-    return f"hydra.searchpath=[{places}]"
-
-
 def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     parsed = _parsed(overrides)
-    groups = [*_groups(conf_dir()), EXPERIMENT]
+    groups = [*all_groups(), EXPERIMENT]
     if {"dataset.normal", "dataset.anomalous"} <= {override.key_or_group for override in parsed}:
         raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     for override in parsed:
         _check_owner(line, override)
         _check_option(line, override, groups)
-    own_groups = set() if line.source else _heads(line.command) & set(groups)
+    own_groups = set() if line.source else heads(line.command) & set(groups)
     chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in own_groups]
     base = compose(line.config_name, [*line.hydra_overrides, *chosen])
     for override in parsed:
@@ -204,7 +119,7 @@ def _values(line: CommandLine, override: Override) -> list[str]:
     value, group = override.value(), override.key_or_group
     if not isinstance(value, Glob):
         return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [str(value)]
-    if group not in [*_groups(conf_dir()), EXPERIMENT]:
+    if group not in [*all_groups(), EXPERIMENT]:
         raise ConfigError(f"{override.input_line}: glob() chooses among the options of a group, and {group} is none")
     matching = value.filter(line.options_of(group))
     if not matching:
@@ -233,13 +148,6 @@ def _parsed(overrides: list[str]) -> list[Override]:
     return parsed
 
 
-def _groups(folder: Path) -> dict[str, list[str]]:
-    return {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
-        for group in sorted(folder.iterdir()) if group.is_dir() and group.name != "hydra"
-    }
-
-
 def _check_option(line: CommandLine, override: Override, groups: list[str]) -> None:
     """A group override must name existing options."""
     group = override.key_or_group
@@ -266,21 +174,11 @@ def _check_name(line: CommandLine, group: str, option: str) -> None:
 def _check_owner(line: CommandLine, override: Override) -> None:
     """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
     head = override.key_or_group.split(".")[0]
-    if line.command != "train" and head not in _heads(line.command) and head in _heads("train"):
+    if line.command != "train" and head not in heads(line.command) and head in heads("train"):
         raise ConfigError(
             f"{override.input_line}: {line.command} takes {head} from its run and must not contradict it; leave it "
             f"out, or train another run: cfexplain train {override.input_line}"
         )
-
-
-def _heads(command: str) -> set[str]:
-    """First parts of all keys of a command: its groups and its own values."""
-    primary = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
-    defaults = primary.pop("defaults")
-    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
-    files = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]  # parts of several commands
-    shared = [OmegaConf.load(conf_dir() / f"{name}.yaml") for name in files]
-    return {name for name in groups if not name.startswith("override ")} | set(primary).union(*shared)
 
 
 def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:
@@ -299,7 +197,3 @@ def _reason(error: BaseException) -> str:
     """Hydra's reason in one line; the cause is the more telling one."""
     causes = [str(cause).strip().splitlines()[0] for cause in (error, error.__cause__) if cause and str(cause).strip()]
     return "; ".join(causes) or type(error).__name__
-
-
-def _usage_error(message: str) -> NoReturn:
-    raise ConfigError(f"{message} (see cfexplain <command> --help)")

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from cfexplain import compose, config
+from cfexplain.command_line import parse
+from cfexplain.commands.sweep_arguments import quoted
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = [
@@ -18,7 +20,7 @@ COMMAND_OF = {"metric": "evaluate"}
 
 
 def built(command: str, *overrides: str):
-    (cfg,) = compose.compositions(compose.parse(command, list(overrides)))
+    (cfg,) = compose.compositions(parse(command, list(overrides)))
     return config.build_root(cfg, importlib.import_module(f"cfexplain.commands.{command}").CONFIG)
 
 
@@ -80,12 +82,12 @@ def test_photographs_keep_their_shades_and_digits_need_not():
 
 
 def test_only_changed_first_values_of_a_sweep_are_checked_beside_the_first():
-    line = compose.parse("train", ["-m", "seed=0,1", "detector=bce,hsc"])
+    line = parse("train", ["-m", "seed=0,1", "detector=bce,hsc"])
     seen = [(cfg.seed, cfg.detector._target_.rpartition(".")[2]) for cfg in compose.compositions(line)]
     assert seen == [(0, "Bce"), (1, "Bce"), (0, "Hsc")]
 
 
 @pytest.mark.parametrize("text", ["a b", "it's", "a,b=[c]", "${x}", "back\\slash", "end\\", "q'\\'"])
 def test_any_folder_name_passes_hydra_unchanged(text):
-    (cfg,) = compose.compositions(compose.parse("train", [f"run_dir={compose.quoted(text)}"]))
+    (cfg,) = compose.compositions(parse("train", [f"run_dir={quoted(text)}"]))
     assert cfg.run_dir == text

@@ -12,11 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types", "errors", "version", "presets"}, {"config", "nets", "losses", "engine"}, {"data", "encoders"},
     {"detectors", "generators"},
-    {"explanation"}, {"metrics"}, {"inspection"}, {"reporting"}, {"commands"}, {"compose"}, {"cli"}, {"__main__"},
+    {"explanation"}, {"metrics"}, {"inspection"}, {"reporting"}, {"commands"}, {"command_line"}, {"compose"}, {"cli"},
+    {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = [path for path in sorted((ROOT / "cfexplain").rglob("*.py")) if path.name != "__init__.py"]
-KNOWS_HYDRA = {"cli.py", "config.py", "compose.py"}
+KNOWS_HYDRA = {"cli.py", "config.py", "command_line.py", "compose.py"}
 
 
 def part(path: Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 import cfexplain.metrics
 from cfexplain import compose, config
+from cfexplain.command_line import parse
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.metrics.base import MetricSpec
 from cfexplain.presets import DETECTORS, QUICK, REPORTED, presets, settings
@@ -31,7 +32,7 @@ SIZE_OF_PHOTOS = {"detector.embedding_dim", "encoder.width"}
 
 
 def composed(name: str, *more: str):
-    (cfg,) = compose.compositions(compose.parse("train", [f"experiment={name}", *more]))
+    (cfg,) = compose.compositions(parse("train", [f"experiment={name}", *more]))
     return cfg
 
 

@@ -30,9 +30,10 @@ def test_it_composes(args):
     import importlib
 
     from cfexplain import compose, config
+    from cfexplain.command_line import parse
 
     root = importlib.import_module(f"cfexplain.commands.{args[0]}").CONFIG
-    line = compose.parse(args[0], list(args[1:]))
+    line = parse(args[0], list(args[1:]))
     assert all(isinstance(config.build_root(node, root), root) for node in compose.compositions(line)), COMMANDS[args]
 
 

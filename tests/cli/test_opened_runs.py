@@ -7,11 +7,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from cfexplain import compose
+from cfexplain.command_line import parse
 from cfexplain.commands.trained_run import LATER, open_run
 
 
 def test_values_that_came_later_are_what_they_were_before(tmp_path):
-    (composed,) = compose.compositions(compose.parse("train", ["dataset=cifar10", "fit=defects"]))
+    (composed,) = compose.compositions(parse("train", ["dataset=cifar10", "fit=defects"]))
     values = OmegaConf.to_container(composed, resolve=True)
     missing = []
     for group in (part for part in values.values() if isinstance(part, dict)):

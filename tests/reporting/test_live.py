@@ -134,11 +134,12 @@ def test_what_was_said_is_escaped(run_folder):
 
 def test_without_the_package_the_config_is_refused(monkeypatch):
     from cfexplain import compose, config
+    from cfexplain.command_line import parse
     from cfexplain.commands.train_config import TrainConfig
     from cfexplain.errors import ConfigError
 
     monkeypatch.setattr(board, "find_spec", lambda name: None)
-    (node,) = compose.compositions(compose.parse("train", ["tensorboard=true"]))
+    (node,) = compose.compositions(parse("train", ["tensorboard=true"]))
     with pytest.raises(ConfigError, match="pip install tensorboard") as caught:
         config.build_root(node, TrainConfig)
     assert caught.value.exit_code == 2

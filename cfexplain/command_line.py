@@ -1,0 +1,119 @@
+"""The words of a command line, split: the command's options, its overrides, and the config that they change."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
+
+from cfexplain.commands.sweep_arguments import quoted, with_launcher, with_runs
+from cfexplain.errors import ConfigError, DataError
+from cfexplain.presets import presets
+
+EXPERIMENT = "experiment"  # the group whose options are the presets
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """A command's arguments, split.
+
+    flags:     Hydra's options (-m, --cfg ...), as parsed.
+    options:   the same options as they were typed.
+    overrides: key=value, in their order; in a sweep, run=<sweep folder> as the list of its runs.
+    typed:     key=value, as they were typed.
+    source:    the saved config given by --from, or None for conf/<command>.yaml.
+    """
+
+    command: str
+    flags: argparse.Namespace
+    options: list[str]
+    overrides: list[str]
+    typed: list[str]
+    source: Path | None
+
+    @property
+    def config_dir(self) -> Path:
+        return self.source.parent if self.source else conf_dir()
+
+    @property
+    def config_name(self) -> str:
+        return self.source.stem if self.source else self.command
+
+    def options_of(self, group: str) -> list[str]:
+        """What may stand for a group: files of conf/, presets, files of --config-dir."""
+        own = presets() if group == EXPERIMENT else all_groups()[group]
+        extra = Path(self.flags.config_dir, group).glob("*.yaml") if self.flags.config_dir else []
+        return list(dict.fromkeys([*own, *sorted(file.stem for file in extra)]))
+
+    @property
+    def hydra_overrides(self) -> list[str]:
+        """What a saved config lacks of Hydra's own settings, and the folder of --config-dir."""
+        extra = [self.flags.config_dir] if self.flags.config_dir else []
+        if self.source is None:
+            return [_searchpath(extra)] if extra else []
+        logging = ["hydra/job_logging=to_file", "hydra/hydra_logging=to_stderr"]
+        return [_searchpath([conf_dir(), *extra]), *logging, f"hydra/help={self.command}"]
+
+
+def conf_dir() -> Path:
+    """conf/: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
+
+
+def parse(command: str, argv: list[str]) -> CommandLine:
+    argv, source = list(argv), None
+    if "--json" in argv:
+        argv = [word for word in argv if word != "--json"] + ["json=true"]
+    if "--from" in argv:
+        index = argv.index("--from")
+        if index + 1 == len(argv):
+            raise ConfigError("--from needs a file: --from <run>/config.yaml")
+        source = Path(argv[index + 1]).resolve()
+        del argv[index : index + 2]
+        if source.suffix != ".yaml" or not source.is_file():
+            raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
+    parser = get_args_parser()
+    parser.error = _usage_error  # type: ignore[method-assign]  # argparse would print ten lines of usage
+    flags = parser.parse_intermixed_args(argv)
+    options = list(argv)
+    for override in flags.overrides:
+        options.remove(override)
+    overrides = with_launcher(with_runs(flags.overrides)) if flags.multirun else flags.overrides
+    return CommandLine(
+        command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source
+    )
+
+
+def all_groups() -> dict[str, list[str]]:
+    """Of conf/, with their options."""
+    return {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(conf_dir().iterdir()) if group.is_dir() and group.name != "hydra"
+    }
+
+
+def heads(command: str) -> set[str]:
+    """First parts of all keys of a command: its groups and its own values."""
+    primary = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+    defaults = primary.pop("defaults")
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
+    files = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]  # parts of several commands
+    shared = [OmegaConf.load(conf_dir() / f"{name}.yaml") for name in files]
+    return {name for name in groups if not name.startswith("override ")} | set(primary).union(*shared)
+
+
+def _searchpath(folders: list[Path | str]) -> str:
+    places = ",".join(quoted(f"file://{Path(folder).resolve()}") for folder in folders)
+    return f"hydra.searchpath=[{places}]"
+
+
+def _usage_error(message: str) -> NoReturn:
+    raise ConfigError(f"{message} (see cfexplain <command> --help)")
