@@ -12,7 +12,7 @@ from cfexplain.commands.ranks.watched import run_ranks
 from cfexplain.commands.runtime import check_device, device_name, start_torch
 from cfexplain.commands.stages import train_detector, train_generator
 from cfexplain.commands.train_config import Stage, TrainConfig
-from cfexplain.metrics.auroc import auroc, normals_auroc, unlike_normals
+from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
 from cfexplain.reporting.run_folder import check_free_space
 from cfexplain.reporting.tensorboard import TensorBoard
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("detector_auroc",)
-NUM_RESAMPLES = 1000  # of the interval of normals_auroc
+NUM_RESAMPLES = 1000  # of the intervals of the detector's AuROC
 NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
 PICTURES_MB = 5
 CONFIG = TrainConfig
@@ -148,8 +148,5 @@ def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: tor
     def logits(images: ImageSet) -> np.ndarray:
         return logits_of(detector, images.images, device).numpy()
 
-    normal = logits(splits.test_normals)
-    known: dict[str, float | str] = {}
-    if splits.has_test_anomalies:
-        known["detector_auroc"] = auroc(normal, logits(splits.test_anomalies))
-    return known | normals_auroc(logits(splits.held_out), normal, seed, NUM_RESAMPLES)
+    anomalous = logits(splits.test_anomalies) if splits.has_test_anomalies else None
+    return {**detector_aurocs(logits(splits.held_out), logits(splits.test_normals), anomalous, seed, NUM_RESAMPLES)}

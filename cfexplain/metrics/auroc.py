@@ -51,14 +51,16 @@ def auroc_with_interval(
     return with_interval(key, value, resampled)
 
 
-def normals_auroc(
-    held_out_scores: np.ndarray, test_scores: np.ndarray, seed: int, num_resamples: int
+def detector_aurocs(
+    held_out: np.ndarray, normal: np.ndarray, anomalous: np.ndarray | None, seed: int, num_resamples: int
 ) -> dict[str, float]:
-    """Do normal test images look to the detector like normal images that it never saw? Both (M,); 0.5 if they do.
+    """detector_auroc, where there are test anomalies, and normals_auroc; scores (M,) of held-out and of test images.
 
-    If not (another light, another camera), all AuROC against normal test images measure that difference too.
+    normals_auroc is 0.5 where normal test images look to the detector like normal ones that it never saw. If they do not
+    (another light, another camera), all AuROC against normal test images measure that difference too.
     """
-    return auroc_with_interval("normals_auroc", held_out_scores, test_scores, seed, num_resamples)
+    found = {} if anomalous is None else auroc_with_interval("detector_auroc", normal, anomalous, seed, num_resamples)
+    return found | auroc_with_interval("normals_auroc", held_out, normal, seed, num_resamples)
 
 
 def unlike_normals(values: Mapping[str, Any]) -> str | None:
@@ -88,16 +90,15 @@ class Auroc(IntervalMetricSpec):
         from cfexplain.detectors.network import logits_of
 
         normal = inputs.test_normal_logits.numpy()
-        anomalous = inputs.explanations.source_logits.numpy()
+        held_out = logits_of(inputs.model.detector, inputs.splits.held_out.images, inputs.device).numpy()
+        anomalous = inputs.explanations.source_logits.numpy() if inputs.splits.has_test_anomalies else None
         counterfactual = inputs.explanations.logits[:, 0].numpy()  # (N, K), alpha = 0
-        values: dict[str, float | str] = {}
-        if inputs.splits.has_test_anomalies:
-            values |= auroc_with_interval("detector_auroc", normal, anomalous, inputs.seed, self.num_resamples)
-        else:
+        values: dict[str, float | str] = {
+            **detector_aurocs(held_out, normal, anomalous, inputs.seed, self.num_resamples)
+        }
+        if anomalous is None:
             message = "detector_auroc left out: there are no test anomalies; cf_auroc is that of exposure images"
             warnings.warn(message, CfexplainWarning, stacklevel=2)
-        held_out = logits_of(inputs.model.detector, inputs.splits.held_out.images, inputs.device).numpy()
-        values |= normals_auroc(held_out, normal, inputs.seed, self.num_resamples)
         if (note := unlike_normals(values)) is not None:
             warnings.warn(note, CfexplainWarning, stacklevel=2)
         values |= auroc_with_interval("cf_auroc", normal, counterfactual, inputs.seed, self.num_resamples)

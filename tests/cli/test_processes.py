@@ -249,8 +249,8 @@ class Ended:
     (["PeerLost", ""], [1, -9], None, "RankFailed", "rank 1 of 2 was killed by SIGKILL (out of memory?)"),
     (["", ""], [None, -11], None, "RankFailed", "rank 1 of 2 was killed by SIGSEGV"),  # rank 0 hangs and was killed
     (["Interrupted", "Interrupted"], [75, 75], None, "Interrupted", "Interrupted of 0"),  # a signal to the ranks
-    (["", ""], [-10, -10], "SIGUSR1", "KeyboardInterrupt", "SIGUSR1"),  # they had not started yet
-    (["PeerLost", "KeyboardInterrupt"], [1, 75], "SIGTERM", "KeyboardInterrupt", "SIGTERM"),
+    (["", ""], [-10, -10], "SIGUSR1", "StopRequested", "SIGUSR1"),  # they had not started yet
+    (["PeerLost", "StopRequested"], [1, 75], "SIGTERM", "StopRequested", "SIGTERM"),
     (["DiskFull", "PeerLost"], [1, 1], "SIGTERM", "RankFailed", "DiskFull of 0"),  # while it saved
     (["BrokenPipeError", "PeerLost"], [75, 1], None, "BrokenPipeError", ""),
 ])

@@ -32,7 +32,7 @@ from cfexplain.reporting.files import SCHEMA_VERSION, read_json
 log = logging.getLogger("cfexplain")
 POLL_SECONDS = 0.05
 SECONDS_TO_FOLLOW, SECONDS_TO_SAVE = 2.0, 60.0  # until the others are killed: after a failure, after a stop
-STOPS = ("Interrupted", "StopRequested", "KeyboardInterrupt")
+STOPS = (Interrupted.__name__, stopping.StopRequested.__name__)
 
 
 class RankFailed(CfexplainError):
@@ -146,7 +146,7 @@ def _wait_for(ranks: list[_Rank], folder: Path) -> None:
 
 def _reason(
     ranks: list[_Rank], codes: list[int | None], passed_on: str | None, folder: Path
-) -> CfexplainError | KeyboardInterrupt | BrokenPipeError:
+) -> CfexplainError | stopping.StopRequested | BrokenPipeError:
     """codes: of the ranks' ends so far; None for one that has not ended, -n for one that signal n killed."""
     words = [rank.last_words() for rank in ranks]
     for rank, said in zip(ranks, words, strict=True):
@@ -158,7 +158,7 @@ def _reason(
     killed = None if passed_on is None else -signal.Signals[passed_on].value  # a rank that was not ready for it yet
     stopped = [kind in STOPS or (code is not None and code == killed) for kind, code in zip(kinds, codes, strict=True)]
     if stopped[0] or (kinds[0] == "PeerLost" and any(stopped)):
-        return Interrupted(words[0]["message"]) if kinds[0] == "Interrupted" else KeyboardInterrupt(passed_on)
+        return Interrupted(words[0]["message"]) if kinds[0] == "Interrupted" else stopping.StopRequested(passed_on)
     failed = [number for number, code in enumerate(codes) if code]
     silent = [number for number in failed if not words[number]]
     first = next(iter([*silent, *(number for number in failed if kinds[number] != "PeerLost"), *failed]), 0)
