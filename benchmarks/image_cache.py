@@ -44,8 +44,8 @@ def main() -> None:
 
 def measured(phase: str, folder: Path, side: int) -> str:
     """One phase in a process of its own, so that its memory is its own."""
-    from cfexplain.data.image_cache import mapped_images
-    from cfexplain.data.image_files import find_image_files, read_image
+    from cfexplain.data.reading.image_cache import mapped_images
+    from cfexplain.data.reading.image_files import find_image_files, read_image
 
     logging.disable(logging.WARNING)
     files, shape = find_image_files(folder / "images"), (3, side, side)

@@ -64,8 +64,8 @@ def both_stages(task: dict[str, Any], ranks: Any) -> dict[str, Any]:
     import torch
 
     from cfexplain.detectors.fitting import DetectorLearner
-    from cfexplain.detectors.network import build_detector
-    from cfexplain.explanation.fitting import CounterfactualLearner
+    from cfexplain.detectors.base import build_detector
+    from cfexplain.explanation.game import CounterfactualLearner
 
     settings, device, states = train_config(task["overrides"]), torch.device("cpu"), Path(task["states"])
     splits, seed = settings.load_splits(), settings.seed

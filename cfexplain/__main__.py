@@ -1,5 +1,7 @@
 """`python -m cfexplain`."""
 
+from __future__ import annotations
+
 import sys
 
 from cfexplain.cli import main

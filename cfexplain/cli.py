@@ -10,18 +10,23 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from omegaconf import DictConfig
+
+from cfexplain import command_line, compose, config as configs
+from cfexplain.command_line import CommandLine
+from cfexplain.commands.job import run_job
 from cfexplain.commands.ranks.place import check_launch, torchrun_place
+from cfexplain.commands.ranks.rank import follow_torchrun
+from cfexplain.commands.summary import summarize_sweep
+from cfexplain.commands.sweep import is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on
+from cfexplain.commands.sweep_arguments import quoted
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
 from cfexplain.reporting.console import complain, forget_reader
+from cfexplain.runs.folder import claim_run_folder, make_run_folder, safe_name, stamped_name
 from cfexplain.version import VERSION
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from cfexplain.command_line import CommandLine
 
 COMMANDS = {
     "train": "train a detector and the generator of its counterfactuals",
@@ -83,8 +88,6 @@ def _main(argv: list[str]) -> int:
 
 
 def _dispatch(command: str, argv: list[str]) -> int:
-    from cfexplain import command_line, compose
-
     line = command_line.parse(command, argv)
     flags = line.flags
     if flags.help or flags.hydra_help:
@@ -100,8 +103,8 @@ def _dispatch(command: str, argv: list[str]) -> int:
     if flags.cfg or flags.info:
         return _call_hydra(line, [])
     built = [_built(command, cfg) for cfg in configs]  # all, for their checks
-    for config in built:
-        check_launch(command, config, flags.multirun)
+    for each in built:
+        check_launch(command, each, flags.multirun)
     first, place = built[0], torchrun_place()
     module = importlib.import_module(f"cfexplain.commands.{command}")
     if not flags.multirun:
@@ -111,8 +114,6 @@ def _dispatch(command: str, argv: list[str]) -> int:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
         return module.summarize(first)
     if place is not None and place.rank > 0:
-        from cfexplain.commands.ranks.rank import follow_torchrun
-
         with stop_on_signals():
             return 0 if first.dry_run else follow_torchrun(first, place)
     if first.dry_run:
@@ -126,9 +127,6 @@ def _dispatch(command: str, argv: list[str]) -> int:
 
 
 def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
-    from cfexplain.commands.sweep_arguments import quoted
-    from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
-
     if config.run_dir is None:
         folder = make_run_folder(_planned(line.command, config).parent)
     else:
@@ -140,12 +138,6 @@ def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
 
 
 def _sweep(line: CommandLine, config: Any) -> int:
-    from cfexplain import compose
-    from cfexplain.commands.summary import summarize_sweep
-    from cfexplain.commands.sweep import note_sweep, stops_passed_on
-    from cfexplain.commands.sweep_arguments import quoted
-    from cfexplain.reporting.run_folder import claim_run_folder, make_run_folder
-
     if config.run_dir is None:
         folder = make_run_folder(Path(config.output_root) / line.command, prefix="sweep-")
     else:
@@ -191,10 +183,6 @@ def _task(cfg: DictConfig) -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from cfexplain import config as configs
-    from cfexplain.commands.job import run_job
-    from cfexplain.commands.sweep import is_done, say_done_already, share_gpus
-
     hydra_config = HydraConfig.get()
     command = hydra_config.job.name
     folder = _relative(Path(hydra_config.runtime.output_dir))
@@ -220,16 +208,12 @@ def _source(hydra_config: DictConfig) -> list[str]:
 
 
 def _built(command: str, cfg: DictConfig) -> Any:
-    from cfexplain import config
-
     module = importlib.import_module(f"cfexplain.commands.{command}")
-    return config.build_root(cfg, module.CONFIG)
+    return configs.build_root(cfg, module.CONFIG)
 
 
 def _planned(command: str, config: Any) -> Path:
     """The folder of a run; the stamp is drawn when it is made."""
-    from cfexplain.reporting.run_folder import safe_name, stamped_name
-
     if config.run_dir is not None:
         return Path(config.run_dir)
     module = importlib.import_module(f"cfexplain.commands.{command}")
@@ -238,13 +222,10 @@ def _planned(command: str, config: Any) -> Path:
 
 def _check_same_run(folder: Path, cfg: DictConfig) -> None:
     """run_dir continues a run: the config in it must be this one."""
-    from cfexplain import config
-    from cfexplain.commands.sweep import MAY_DIFFER
-
     if not (folder / "config.yaml").exists():
         return
-    new = config.plain(cfg)
-    key = config.first_difference(config.read(folder / "config.yaml"), new, ignore=(*MAY_DIFFER, "stage"))
+    new = configs.plain(cfg)
+    key = configs.first_difference(configs.read(folder / "config.yaml"), new, ignore=(*MAY_DIFFER, "stage"))
     if key is not None:
         raise ConfigError(f"run_dir={folder} holds a run with another {key}; give another run_dir, or the same {key}")
 
@@ -279,8 +260,6 @@ def _complete(argv: list[str]) -> int:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     command = words[1] if query.startswith("query=") else "train"
-    from cfexplain import command_line, compose
-
     compose.register_presets()
     sys.argv = ["cfexplain", *argv]
     import hydra

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.command_line import EXPERIMENT, CommandLine, all_groups, heads
+from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, heads
 from cfexplain.config import known_keys
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets

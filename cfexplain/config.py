@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cfexplain.errors import ConfigError, DataError, did_you_mean
+from cfexplain.older_runs import todays_target
 
 PACKAGE = "cfexplain"
 Spec = TypeVar("Spec")
@@ -37,7 +38,7 @@ def build(
     target = values.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(f"{path or 'config'} has no _target_: choose one with {path}=<name>")
-    cls = _class_at(target, path, allow_custom_code)
+    cls = _class_at(todays_target(target), path, allow_custom_code)
     if not (is_dataclass(cls) and issubclass(cls, expected_base)):
         raise ConfigError(f"{path}._target_: {target} is not a {expected_base.__name__}")
     return _instance(cls, values, path, allow_custom_code)
@@ -73,11 +74,16 @@ def to_yaml(node: DictConfig | Mapping) -> str:
 
 def first_difference(old: Mapping, new: Mapping, ignore: tuple[str, ...] = ()) -> str | None:
     """The first dotted key in which two configs differ, or None. `ignore`: keys that may differ."""
-    before, after = flat(old), flat(new)
+    before, after = _todays(flat(old)), _todays(flat(new))
     for key in [*after, *before]:
         if key not in ignore and before.get(key, ...) != after.get(key, ...):
             return key
     return None
+
+
+def _todays(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Targets by the names that they have in this version."""
+    return {key: todays_target(str(value)) if key.endswith("_target_") else value for key, value in values.items()}
 
 
 def flat(values: Mapping, prefix: str = "") -> dict[str, Any]:

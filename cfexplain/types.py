@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor, device
+from cfexplain.lazy import Tensor, torch
 
 ImageShape = tuple[int, int, int]  # C, H, W
 
@@ -76,7 +74,7 @@ class ImageSet:
             ids=self.ids[:count], masks=masks,
         )
 
-    def images_for(self, device: device) -> Tensor:
+    def images_for(self, device: torch.device) -> Tensor:
         """The images where batches are drawn from: on the device, or in their file where they are mapped."""
         return self.images if self.is_mapped else self.images.to(device)
 

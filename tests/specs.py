@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from cfexplain.config import build
-from cfexplain.explanation.spec import Fit
+from cfexplain.explanation.game import Fit
 from cfexplain.generators.conv import Conv
 from tests.conftest import ROOT
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cfexplain.losses import (
+from cfexplain.explanation.losses import (
     diversity_losses,
     l1_distances,
     matching_loss,

@@ -72,7 +72,7 @@ def test_every_cell_is_there():
 @pytest.mark.parametrize(("row", "dataset"), [("mnist-multi", "mnist.Mnist"), ("cifar10-multi", "cifar10.Cifar10")])
 def test_the_pairs_hold_each_class_once(row, dataset):
     module, name = dataset.split(".")
-    names = getattr(importlib.import_module(f"cfexplain.data.{module}"), name).class_names
+    names = getattr(importlib.import_module(f"cfexplain.data.datasets.{module}"), name).class_names
     paired = [label for setting in SETTINGS if setting.row == row for label in setting.values["normal"]]
     assert sorted(paired) == sorted(names)
 

@@ -14,8 +14,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from cfexplain.commands.health.check import Check, Mark
 from cfexplain.errors import ConfigError, did_you_mean
+from cfexplain.health.check import Check, Mark
+from cfexplain.health.data import data_checks, weight_checks
+from cfexplain.health.machine import device_checks, folder_check, version_checks
+from cfexplain.health.run import run_check
+from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 
 USAGE = """Check this machine: versions that belong together, device, folders, data and weights at hand, a ten-step run.
@@ -68,8 +72,6 @@ def read_options(words: list[str]) -> dict[str, Path]:
 
 def checks(root: Path, output_root: Path, cache_dir: Path) -> Iterator[Check]:
     """Each as soon as it is known. What needs torch is left out where torch is broken."""
-    from cfexplain.commands.health.machine import device_checks, folder_check, version_checks
-
     with _scratch_folder() as folder:
         is_broken = False
         for check in version_checks():
@@ -82,11 +84,6 @@ def checks(root: Path, output_root: Path, cache_dir: Path) -> Iterator[Check]:
                         "Mend the packages above first")
             return
         yield from device_checks()
-        import torch
-
-        from cfexplain.commands.health.data import data_checks, weight_checks
-        from cfexplain.commands.health.run import run_check
-
         yield from data_checks(root, folder / "cache")
         yield from weight_checks(Path(torch.hub.get_dir(), "checkpoints"))
         yield run_check(folder)

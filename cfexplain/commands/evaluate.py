@@ -6,21 +6,28 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cfexplain.commands.comparison.compare import compare_runs, compare_slug, dry_run_compare
-from cfexplain.commands.evaluate_config import HEADLINES, EvaluateConfig
+from cfexplain.commands.compare import compare_runs, compare_slug, dry_run_compare
+from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES
 from cfexplain.commands.job import Job
-from cfexplain.commands.runtime import check_device, device_name, start_torch
+from cfexplain.commands.second_detector import refitted_detector
+from cfexplain.commands.summary import summarize_runs
+from cfexplain.commands.train import counts
 from cfexplain.commands.trained_run import TrainedRun
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.detectors.fitting import fit_detector
+from cfexplain.engine.runtime import check_device, device_name, start_torch
+from cfexplain.explanation.explain import explain_images
+from cfexplain.inspection.saved import SavedInspections
+from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.transfer import SEED_OFFSET
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.detectors.network import Detector
-    from cfexplain.types import Explanations, Splits
+from cfexplain.reporting.console import Reporter
+from cfexplain.reporting.grids import counterfactual_grid, spread
+from cfexplain.reporting.html import write_report
+from cfexplain.reporting.tables import print_table
+from cfexplain.runs.files import write_picture
+from cfexplain.types import Explanations, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug", "summarize"]
 PAPER_NOTE = (
@@ -62,16 +69,11 @@ def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
 
 def summarize(config: EvaluateConfig) -> int:
     """The table of many runs; none of them is measured again."""
-    from cfexplain.commands.summary import summarize_runs
-
     assert config.runs is not None
     return summarize_runs(config.runs, config.run_dir, config.json)
 
 
 def dry_run(config: EvaluateConfig, planned: Path) -> int:
-    from cfexplain.commands.train import counts
-    from cfexplain.reporting.console import Reporter
-
     if config.compare:
         return dry_run_compare(config, planned)
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
@@ -88,12 +90,6 @@ def dry_run(config: EvaluateConfig, planned: Path) -> int:
 def _inputs(
     config: EvaluateConfig, job: Job, trained: TrainedRun, splits: Splits, device: torch.device, seed: int
 ) -> MetricInputs:
-    from cfexplain.commands.saved_inspections import SavedInspections
-    from cfexplain.commands.second_detector import refitted_detector
-    from cfexplain.detectors.fitting import fit_detector
-    from cfexplain.detectors.network import logits_of
-    from cfexplain.explanation.explain import explain_images
-
     model = trained.load_model(device)
     if trained.explained is None:
         explanations = explain_images(model, splits.explained, device)
@@ -135,11 +131,6 @@ def _report(
     config: EvaluateConfig, job: Job, trained: TrainedRun, explanations: Explanations,
     metrics: dict[str, float | str],
 ) -> None:
-    from cfexplain.reporting.files import write_picture
-    from cfexplain.reporting.grids import counterfactual_grid, spread
-    from cfexplain.reporting.html import write_report
-    from cfexplain.reporting.tables import print_table
-
     job.reporter.end_stage()
     reported = trained.config.reported
     if reported:

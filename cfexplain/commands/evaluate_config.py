@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cfexplain.commands.judging import Judging
-from cfexplain.commands.runtime import Device, Runtime
-from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.commands.trained_run import open_run, TrainedRun
+from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.metrics.base import MetricSpec
-from cfexplain.reporting.found_runs import record_of
+from cfexplain.runs.found import record_of
 
 HEADLINES = (
     "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",

@@ -6,27 +6,27 @@ import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cfexplain.commands.explained_images import ExplainedImages, own_images, test_anomalies
+from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.job import Job
 from cfexplain.commands.judging import Judging
 from cfexplain.commands.merge import adopt, find_shards
-from cfexplain.commands.own_images import find_images
-from cfexplain.commands.runtime import Device, Runtime, check_device, device_name, start_torch
-from cfexplain.commands.saved_inspections import SavedInspections
-from cfexplain.commands.shard import Shard, as_shard, merge_command, shard_record, weights_digest
-from cfexplain.commands.trained_run import TrainedRun, open_run
+from cfexplain.commands.train import counts
+from cfexplain.commands.trained_run import open_run, TrainedRun
+from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
+from cfexplain.engine.runtime import check_device, Device, device_name, Runtime, start_torch
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.reporting.files import read_json
-from cfexplain.reporting.run_folder import parent_runs
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.explanation.model import FittedModel
-    from cfexplain.inspection.base import Reference
-    from cfexplain.types import Splits
+from cfexplain.explanation.explain import explain_images, FittedModel
+from cfexplain.inspection.base import Reference
+from cfexplain.inspection.inspect import inspect
+from cfexplain.inspection.saved import SavedInspections
+from cfexplain.inspection.shards import as_shard, merge_command, Shard, shard_record, weights_digest
+from cfexplain.lazy import torch
+from cfexplain.reporting.console import Reporter
+from cfexplain.runs.files import read_json
+from cfexplain.runs.folder import parent_runs
+from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("validity", "share_ok")
@@ -96,8 +96,6 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
     device = start_torch(config.runtime, config.device)
     job.folder.update(seed=trained.config.seed, device=device_name(device))
     job.folder.write_parents([*trained.parents, *(shard.folder for shard in shards)])
-    from cfexplain.commands.explain_results import write_results
-
     saved = SavedInspections(folder=job.folder.path, remedy=f"explain again: cfexplain explain run={trained.folder}")
     if shards:
         adopt(job, saved, shards)
@@ -110,9 +108,6 @@ def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
 
 
 def dry_run(config: ExplainConfig, planned: Path) -> int:
-    from cfexplain.commands.train import counts
-    from cfexplain.reporting.console import Reporter
-
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
     trained = config.open()
     if config.merge:
@@ -173,9 +168,6 @@ def _inspect_batches(
     device: torch.device, batch_size: int,
 ) -> None:
     """Each batch for itself: it gives the same bits in whichever shard it is."""
-    from cfexplain.explanation.explain import explain_images
-    from cfexplain.inspection.inspect import inspect
-
     num_done, num_unread, next_tick = 0, 0, 0
     for start in range(part.start, part.stop, batch_size):
         wanted, number = range(start, min(start + batch_size, part.stop)), start // batch_size

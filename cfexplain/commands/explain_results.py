@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cfexplain.commands.job import Job
-from cfexplain.commands.saved_inspections import SavedInspections, joined
 from cfexplain.commands.second_detector import REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.inspection.atlas import build_atlas
-from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
+from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
+from cfexplain.inspection.saved import joined, SavedInspections
 from cfexplain.inspection.sentences import sentences
+from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import unlike_normals
 from cfexplain.metrics.features import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.cards import draw_card
-from cfexplain.reporting.files import write_csv, write_picture
-from cfexplain.reporting.found_runs import metrics_of
 from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
 from cfexplain.reporting.inspector import Section, write_inspector
-from cfexplain.reporting.run_folder import safe_name
 from cfexplain.reporting.samples import sample_rows
-from cfexplain.types import Explanations, class_name
+from cfexplain.runs.files import write_csv, write_picture
+from cfexplain.runs.folder import safe_name
+from cfexplain.runs.found import metrics_of
+from cfexplain.types import class_name, Explanations
 
 WEAK_DETECTOR = 0.8
 WEAK = (

@@ -19,12 +19,12 @@ from typing import Any
 
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
-from cfexplain.reporting.console import Reporter, as_clock, complain, forget_reader, peak_memory_mb
-from cfexplain.reporting.files import finite
-from cfexplain.reporting.folder_lock import let_go
+from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
-from cfexplain.reporting.run_folder import RunFolder, claim_run_folder, point_latest
 from cfexplain.reporting.tables import as_text
+from cfexplain.runs.files import finite
+from cfexplain.runs.folder import claim_run_folder, point_latest, RunFolder
+from cfexplain.runs.lock import let_go
 
 log = logging.getLogger("cfexplain")
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cfexplain.commands.second_detector import load_second_detector
+from cfexplain.commands.trained_run import TrainedRun
+from cfexplain.explanation.explain import FittedModel
+from cfexplain.inspection.base import Reference
+from cfexplain.inspection.reference import build_reference
+from cfexplain.lazy import torch
 from cfexplain.metrics.alterations import Alterations
-from cfexplain.metrics.judge_recipe import JudgeRecipe
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.commands.trained_run import TrainedRun
-    from cfexplain.explanation.model import FittedModel
-    from cfexplain.inspection.base import Reference
-    from cfexplain.types import Splits, Tick
+from cfexplain.metrics.features import feature_space
+from cfexplain.metrics.judges import JudgeRecipe
+from cfexplain.types import Splits, Tick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,6 @@ class Judging:
         report: Callable[[Tick], None],
     ) -> Reference:
         """Of one trained run; report: of the second detector's training."""
-        from cfexplain.commands.second_detector import load_second_detector
-        from cfexplain.inspection.reference import build_reference
-        from cfexplain.metrics.features import feature_space
-
         cache_dir = Path(self.cache_dir)
         space = feature_space(splits, self.features, cache_dir, device)
         judge = load_second_detector(

@@ -10,10 +10,11 @@ from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.commands.job import Job
-from cfexplain.commands.saved_inspections import SavedInspections
 from cfexplain.errors import DataError
-from cfexplain.reporting.files import read_json
-from cfexplain.reporting.run_folder import parent_runs
+from cfexplain.inspection.saved import SavedInspections
+from cfexplain.runs.files import read_json
+from cfexplain.runs.folder import parent_runs
+
 
 # What neither changes a shard's numbers nor belongs to its part.
 MAY_DIFFER = (

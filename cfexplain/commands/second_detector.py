@@ -7,17 +7,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cfexplain.commands.trained_run import load_detector, open_run, REMEDY, TrainedRun
+from cfexplain.detectors.base import Detector
+from cfexplain.detectors.fitting import fit_detector
+from cfexplain.engine import checkpoint
 from cfexplain.errors import ConfigError, DataError
+from cfexplain.lazy import torch
 from cfexplain.metrics.transfer import SEED_OFFSET
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.commands.trained_run import TrainedRun
-    from cfexplain.detectors.network import Detector
-    from cfexplain.types import Splits, Tick
+from cfexplain.types import Splits, Tick
 
 REFIT, NONE = "refit", "none"
 
@@ -40,10 +38,6 @@ def refitted_detector(
     trained: TrainedRun, splits: Splits, device: torch.device, cache_dir: Path, report: Callable[[Tick], None]
 ) -> Detector:
     """Fitted once for a trained detector, then taken from the cache; a damaged file there is made again."""
-    from cfexplain.commands.trained_run import load_detector
-    from cfexplain.detectors.fitting import fit_detector
-    from cfexplain.engine import checkpoint
-
     config = replace(trained.config, detector=trained.config.detector.second)
     path = cache_dir / "judges" / f"second-detector-{_digest(trained.folder)}.pt"
     if path.exists():
@@ -61,8 +55,6 @@ def refitted_detector(
 def _detector_of(
     run: str, trained: TrainedRun, device: torch.device, cache_dir: Path, allow_custom_code: bool
 ) -> Detector:
-    from cfexplain.commands.trained_run import REMEDY, load_detector, open_run
-
     other = open_run(run, "", str(cache_dir), allow_custom_code)
     if other.image_shape() != trained.image_shape():
         shapes = " and ".join("x".join(map(str, one.image_shape())) for one in (trained, other))

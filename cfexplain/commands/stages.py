@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cfexplain.commands.adopt import adopt
 from cfexplain.commands.job import Job
 from cfexplain.commands.train_config import Stage, TrainConfig
+from cfexplain.commands.trained_run import load_detector
+from cfexplain.detectors.base import build_detector, Detector
+from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS
+from cfexplain.engine import checkpoint
+from cfexplain.engine.distributed import Ranks
+from cfexplain.engine.loop import Learner, train
 from cfexplain.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.detectors.network import Detector
-    from cfexplain.engine.distributed import Ranks
-    from cfexplain.engine.loop import Learner
-    from cfexplain.types import Splits
+from cfexplain.explanation.explain import explain_images
+from cfexplain.explanation.game import CounterfactualLearner, fit_generator
+from cfexplain.lazy import torch
+from cfexplain.reporting.grids import counterfactual_grid, spread
+from cfexplain.runs.files import write_picture
+from cfexplain.types import Splits
 
 REMEDY = "delete it and run the same command again"
 
 
 def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks) -> Detector:
     """Fit it, or take it from the run that is continued."""
-    from cfexplain.commands.trained_run import load_detector
-    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
-    from cfexplain.engine import checkpoint
-    from cfexplain.engine.loop import train
-
     path = job.folder.checkpoints / "detector.pt"
     if path.exists():
         job.reporter.say(f"detector taken from {path}")
@@ -58,8 +56,6 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
 
 def _continue(learner: Learner, job: Job) -> None:
     """Take the learner to where its last checkpoint stands, and the history with it."""
-    from cfexplain.engine import checkpoint
-
     found = checkpoint.load_last(job.folder.checkpoints)
     if found is not None and found.values.get("stage", "generator") == learner.stage:
         try:
@@ -75,8 +71,6 @@ def _continue(learner: Learner, job: Job) -> None:
 
 
 def _save_last(learner: Learner, job: Job) -> None:
-    from cfexplain.engine import checkpoint
-
     checkpoint.save_last(job.folder.checkpoints, {"stage": learner.stage, "learner": learner.state_dict()})
 
 
@@ -84,12 +78,6 @@ def train_generator(
     config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device, ranks: Ranks
 ) -> None:
     """Play the game to its end, from wherever the run stands, and draw what came of it."""
-    from cfexplain.engine import checkpoint
-    from cfexplain.explanation.explain import explain_images
-    from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
-    from cfexplain.reporting.files import write_picture
-    from cfexplain.reporting.grids import counterfactual_grid, spread
-
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
     _continue(learner, job)
     # Pictures while training show exposure images: the test set is for the end.
@@ -115,17 +103,11 @@ def train_generator(
 
 
 def _indices(chosen: list[int]) -> torch.Tensor:
-    import torch
-
     return torch.tensor(chosen, dtype=torch.long)
 
 
 def follow(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
     """Both stages for a rank other than 0: the same computations, nothing said or written."""
-    from cfexplain.detectors.fitting import LOG_EVERY_STEPS, DetectorLearner
-    from cfexplain.detectors.network import build_detector
-    from cfexplain.explanation.fitting import CounterfactualLearner
-
     warnings.simplefilter("ignore")
     splits = config.load_splits()
     if (found := ranks.shared(None)) is not None:  # rank 0 has one that is trained already
@@ -143,8 +125,6 @@ def follow(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
 
 
 def _train_alongside(learner: Learner, num_steps: int, log_every_steps: int, config: TrainConfig) -> None:
-    from cfexplain.engine.loop import train
-
     if (state := learner.ranks.shared(None)) is not None:
         learner.load_state_dict(state)
     train(

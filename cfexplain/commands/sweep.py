@@ -20,8 +20,8 @@ from typing import Any
 from cfexplain import config as configs
 from cfexplain.engine.stopping import SIGNALS, StopRequested
 from cfexplain.errors import ConfigError
-from cfexplain.reporting.files import read_json, write_json
-from cfexplain.reporting.found_runs import metrics_of, record_of, status_of
+from cfexplain.runs.files import read_json, write_json
+from cfexplain.runs.found import metrics_of, record_of, status_of
 
 log = logging.getLogger("cfexplain")
 SWEEP = "sweep.json"

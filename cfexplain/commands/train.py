@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from cfexplain.commands.adopt import adopted
 from cfexplain.commands.job import Job
 from cfexplain.commands.ranks.place import joined_at, torchrun_place
 from cfexplain.commands.ranks.watched import run_ranks
-from cfexplain.commands.runtime import check_device, device_name, start_torch
 from cfexplain.commands.stages import train_detector, train_generator
 from cfexplain.commands.train_config import Stage, TrainConfig
+from cfexplain.data.roles import role_lines
+from cfexplain.detectors.base import build_detector, Detector, logits_of
+from cfexplain.engine.distributed import ALONE, Ranks
+from cfexplain.engine.runtime import check_device, device_name, start_torch
+from cfexplain.explanation.game import build_concept_classifier
+from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
-from cfexplain.reporting.run_folder import check_free_space
+from cfexplain.reporting.console import Reporter
+from cfexplain.reporting.grids import preview_grid
+from cfexplain.reporting.live import LivePage
+from cfexplain.reporting.split import split_rows
 from cfexplain.reporting.tensorboard import TensorBoard
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from cfexplain.detectors.network import Detector
-    from cfexplain.engine.distributed import Ranks
-    from cfexplain.reporting.console import Reporter
-    from cfexplain.types import ImageSet, Splits
+from cfexplain.runs.files import write_csv, write_picture
+from cfexplain.runs.folder import check_free_space
+from cfexplain.types import ImageSet, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
 HEADLINES = ("detector_auroc",)
@@ -50,19 +54,12 @@ def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
     if config.runtime.processes > 1:
         return run_ranks(job, config.runtime.processes)
     device = start_torch(config.runtime, config.device)
-    from cfexplain.engine.distributed import ALONE
-
     return train_run(config, job, device, ALONE)
 
 
 def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks) -> dict[str, float | str]:
     """Alone, or as rank 0 of several, the only one that writes; the others do what stages.follow says."""
     job.folder.update(seed=config.seed, device=device_name(device), processes=ranks.size)
-    from cfexplain.reporting.files import write_csv, write_picture
-    from cfexplain.reporting.grids import preview_grid
-    from cfexplain.reporting.live import LivePage
-    from cfexplain.reporting.split import split_rows
-
     boards = [TensorBoard(job.folder.path)] if config.tensorboard else []
     job.reporter.watchers = [LivePage(job.folder.path), *boards]
     with job.timed("data"):
@@ -87,10 +84,6 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
 
 def dry_run(config: TrainConfig, planned: Path) -> int:
     """Load the data and build the networks; write nothing."""
-    import sys
-
-    from cfexplain.reporting.console import Reporter
-
     reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
     device = start_torch(config.runtime, config.device)
     splits = config.load_splits()
@@ -106,8 +99,6 @@ def dry_run(config: TrainConfig, planned: Path) -> int:
 
 def _say_roles(reporter: Reporter, splits: Splits) -> None:
     """What the images are used for: of a set of many classes the counts, of a folder each group."""
-    from cfexplain.data.roles import role_lines
-
     reporter.say(counts(splits))
     if splits.factors is None:
         for line in role_lines(splits):
@@ -124,9 +115,6 @@ def counts(splits: Splits) -> str:
 
 
 def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
-    from cfexplain.detectors.network import build_detector
-    from cfexplain.explanation.model import build_concept_classifier
-
     shape, fit, spec = splits.image_shape, config.fit, config.generator
     networks = {
         "detector": build_detector(config.detector, config.encoder, shape, config.seed),
@@ -143,8 +131,6 @@ def _wanted_mb(config: TrainConfig, splits: Splits) -> float:
 
 
 def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: torch.device) -> dict[str, float | str]:
-    from cfexplain.detectors.network import logits_of
-
     def logits(images: ImageSet) -> np.ndarray:
         return logits_of(detector, images.images, device).numpy()
 

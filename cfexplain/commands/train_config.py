@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
-from cfexplain.commands.runtime import Device, Runtime
 from cfexplain.data.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.spec import Fit
+from cfexplain.explanation.game import Fit
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.reporting.tensorboard import check_tensorboard
-
-if TYPE_CHECKING:
-    from cfexplain.types import Splits
+from cfexplain.types import Splits
 
 
 class Stage(Enum):

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cfexplain import config as configs
 from cfexplain.commands.train_config import TrainConfig
+from cfexplain.detectors.base import build_detector, Detector
+from cfexplain.detectors.external.adoption import check_unchanged
+from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
-from cfexplain.reporting.files import read_json
-from cfexplain.reporting.run_folder import find_run, parent_runs
+from cfexplain.explanation.explain import FittedModel
+from cfexplain.explanation.game import build_concept_classifier
+from cfexplain.lazy import torch
+from cfexplain.older_runs import LATER, todays_target
+from cfexplain.runs.files import read_json
+from cfexplain.runs.folder import find_run, parent_runs
 from cfexplain.types import ImageShape
 
-if TYPE_CHECKING:
-    import torch
 
-    from cfexplain.detectors.network import Detector
-    from cfexplain.explanation.model import FittedModel
-
-# Values that runs made before them lack, and what they did without.
-LATER = {
-    "cfexplain.commands.runtime.Runtime": {"processes": 1},
-    "cfexplain.explanation.spec.Fit": {"cycle": 1.0},
-    "cfexplain.generators.conv.Conv": {"exact_skip": False},
-}
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 
 
@@ -45,8 +40,6 @@ class TrainedRun:
         return [self.folder, *([self.explained] if self.explained else [])]
 
     def image_shape(self) -> ImageShape:
-        from cfexplain.engine import checkpoint
-
         path, remedy = self.folder / "checkpoints" / "generator.pt", REMEDY.format(folder=self.folder)
         return _image_shape(checkpoint.load(path, remedy), path, remedy)
 
@@ -79,17 +72,13 @@ def open_run(
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
     values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
     for group in (part for part in values.values() if isinstance(part, dict)):
-        group |= LATER.get(str(group.get("_target_")), {}) | group
+        group |= LATER.get(todays_target(str(group.get("_target_"))), {}) | group
     return TrainedRun(
         folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
     )
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
-    from cfexplain.detectors.adoption import check_unchanged
-    from cfexplain.detectors.network import build_detector
-    from cfexplain.engine import checkpoint
-
     values = checkpoint.load(path, remedy)
     spec, image_shape = config.detector.kept_in(path.parent), _image_shape(values, path, remedy)
     detector = build_detector(spec, config.encoder.without_weights, image_shape, config.seed)
@@ -101,9 +90,6 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
 
 
 def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
-    from cfexplain.engine import checkpoint
-    from cfexplain.explanation.model import FittedModel, build_concept_classifier
-
     remedy = REMEDY.format(folder=run.folder)
     detector = load_detector(run.config, run.folder / "checkpoints" / "detector.pt", remedy, device)
     path = run.folder / "checkpoints" / "generator.pt"

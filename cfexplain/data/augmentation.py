@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Augmentation
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +29,11 @@ def check_crop_padding(crop_padding: int, side: int) -> None:
         raise ValueError(f"crop_padding must lie in 0 to {side - 1} pixels, got {crop_padding}")
 
 
-def augmented(images: Tensor, augmentation: Augmentation | None, generator: Generator) -> Tensor:
+def augmented(images: Tensor, augmentation: Augmentation | None, generator: torch.Generator) -> Tensor:
     """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
 
     generator: on the CPU, so that a GPU run draws the same.
     """
-    import torch
-
     if augmentation is None:
         return images
     count, channels, height, width = images.shape

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Splits
-
-if TYPE_CHECKING:
-    from torch import Tensor, device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
-def rows(images: Tensor, indices: Tensor, device: device) -> Tensor:
+def rows(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
     """The images at (M,) indices, gathered where they lie and then brought to the device."""
     return images[indices.to(images.device)].to(device)
 

@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import PIL
+import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from cfexplain.data.cache import cached_images
+from cfexplain.data.reading.cache import cached_images
 
 DIGITS = "0123456789"
 # Upper and lower case without what passes for a digit once slanted and blurred:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from cfexplain.errors import DataError
+from cfexplain.lazy import torch
 from cfexplain.types import ImageSet
 
 
 def image_set(images: np.ndarray, labels: np.ndarray, classes: np.ndarray, ids: Sequence[str]) -> ImageSet:
     """uint8 (N, H, W) or (N, C, H, W) and their (N,) labels and classes as tensors."""
-    import torch
-
     if images.ndim == 3:
         images = images[:, None]
     return ImageSet(
@@ -34,8 +33,6 @@ def hold_out(
     images: ImageSet, strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
 ) -> tuple[ImageSet, ImageSet]:
     """Split in two, the second with that share of each stratum ((N,) int) and at least one image of each."""
-    import torch
-
     mask = torch.from_numpy(held_out_mask(strata, fraction, seed, groups))
     return images.select(~mask), images.select(mask)
 

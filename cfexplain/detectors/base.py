@@ -9,13 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from cfexplain.data.base import to_float
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -126,3 +125,50 @@ class LearnedDetectorSpec(DetectorSpec):
 def log_sigmoid(logits: Tensor) -> Tensor:
     """min(l, 0) - log(1 + exp(-|l|)): no overflow on either side."""
     return logits.clamp(max=0) - logits.abs().neg().exp().log1p()
+
+
+class Detector(nn.Module):
+    """Scores images; `threshold` is the logit of the 95 % quantile of held-out normals, set by fitting."""
+
+    centre: Tensor
+    scale: Tensor
+    threshold: Tensor
+
+    def __init__(self, spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = spec.build_network(encoder, image_shape)
+        self.register_buffer("centre", torch.zeros(spec.output_dim))
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("threshold", torch.tensor(0.0))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> (N, D)."""
+        return self.encoder(images)
+
+    def losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.spec.losses(self.embed(images), labels, self.centre)
+
+    def log_probs(self, images: Tensor) -> LogProbs:
+        return self.spec.log_probs(self.embed(images).float(), self.centre, self.scale)
+
+
+def build_detector(spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageShape, seed: int) -> Detector:
+    """A detector with weights drawn from `seed`; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Detector(spec, encoder, image_shape)
+
+
+@no_grad
+def in_batches(function, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512) -> Tensor:
+    """`function` of float batches of (N, C, H, W) uint8 images, its outputs (N, ...) joined on the CPU."""
+    outputs = [function(to_float(batch.to(device) if device else batch)).cpu() for batch in images.split(batch_size)]
+    return torch.cat(outputs) if outputs else torch.empty(0)
+
+
+def logits_of(
+    detector: Detector, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512
+) -> Tensor:
+    """Unsaturated scores of (N, C, H, W) uint8 images: (N,) float32 on the CPU."""
+    return in_batches(lambda batch: detector.log_probs(batch).logit.float(), images, device, batch_size)

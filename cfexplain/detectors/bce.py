@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs, log_sigmoid
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.detectors.base import LearnedDetectorSpec, log_sigmoid, LogProbs
+from cfexplain.lazy import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.lazy import Tensor
 
 QUANTILE = 0.95  # the score is 0.5 at this quantile of the held-out normals' distances
 

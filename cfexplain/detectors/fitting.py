@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from cfexplain.data.augmentation import augmented
 from cfexplain.data.base import rows, to_float
-from cfexplain.detectors.base import LearnedDetectorSpec
-from cfexplain.detectors.network import Detector, build_detector, in_batches, logits_of
+from cfexplain.detectors.base import build_detector, Detector, in_batches, LearnedDetectorSpec, logits_of
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.engine.batch_norm import share_batch_norms
-from cfexplain.engine.distributed import ALONE, Ranks
+from cfexplain.engine.distributed import ALONE, Ranks, share_batch_norms
 from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import ConfigError, FitError
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import ImageSet, Splits, Tick
 
 MIN_CENTRE = 0.1  # smallest magnitude of a centre entry: zero could be met with trivial weights (Ruff et al., 2018)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.lazy import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.encoders.conv import ResidualEncoder
+from cfexplain.lazy import nn
 from cfexplain.types import ImageShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +21,4 @@ class Residual(EncoderSpec):
             raise ValueError(f"width must be >= 1, got {self.width}")
 
     def build(self, image_shape: ImageShape, output_dim: int, has_bias: bool) -> nn.Module:
-        from cfexplain.nets.encoders import ResidualEncoder
-
         return ResidualEncoder(image_shape, output_dim, self.width, has_bias)

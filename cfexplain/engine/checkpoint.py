@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from cfexplain.errors import DataError, DiskFull
+from cfexplain.lazy import nn, torch
 
 SCHEMA_VERSION = 1
 SEAL = b"sha256:"

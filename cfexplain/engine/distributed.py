@@ -19,13 +19,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
 from cfexplain.errors import FitError
+from cfexplain.lazy import dist, nn, Tensor, torch
 
 PATIENCE = timedelta(days=1)  # whoever started the ranks notices a dead one; a first reading of images may take hours
 
@@ -54,7 +52,10 @@ class Ranks:
 
     def gathered(self, values: Tensor) -> Tensor:
         """The rows of all ranks, in their order, on every rank; gradients flow back to the rank they came from."""
-        return values if self.size == 1 else _Gathered.apply(values, self)
+        if self.size == 1:
+            return values
+        with _peers():
+            return torch.cat(dist.nn.functional.all_gather(values.contiguous()))
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, element by element, without a gradient."""
@@ -115,25 +116,6 @@ class Ranks:
 ALONE = Ranks(rank=0, size=1)
 
 
-class _Gathered(torch.autograd.Function):
-    """Every rank's loss depends on every rank's values: backward sums what the ranks want of each."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(ranks.size)]
-        with _peers():
-            dist.all_gather(parts, values.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = gradient.contiguous().clone()
-        with _peers():
-            dist.all_reduce(total)
-        return total.chunk(ctx.ranks.size)[ctx.ranks.rank], None
-
-
 @contextmanager
 def joined(rank: int, size: int, init_method: str, device: torch.device) -> Iterator[Ranks]:
     """Meet the other ranks. init_method: env:// as torchrun sets it, or a file:// that the ranks share.
@@ -153,3 +135,32 @@ def _peers() -> Iterator[None]:
         yield
     except RuntimeError as error:  # gloo's, and its subclass DistBackendError of nccl
         raise PeerLost(f"a process of this run is gone: {str(error).splitlines()[0]}") from error
+
+
+def share_batch_norms(network: nn.Module, ranks: Ranks) -> None:
+    """Let every batch norm of the network see the whole batch, on GPUs and CPUs alike: torch's SyncBatchNorm computes
+    on GPUs alone. Names and tensors stay; alone, nothing changes.
+    """
+    for module in network.modules() if ranks.size > 1 else ():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.momentum is not None and module.track_running_stats, module
+            module.forward = partial(_shared_batch_norm, module, ranks)
+
+
+def _shared_batch_norm(norm: nn.BatchNorm2d, ranks: Ranks, features: Tensor) -> Tensor:
+    """nn.BatchNorm2d with the statistics of the whole batch, of which each rank has an equal part."""
+    if not norm.training:
+        return nn.BatchNorm2d.forward(norm, features)
+    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)  # (C,) of this rank
+    variances, means = ranks.gathered(torch.stack([variance, mean])).unflatten(0, (-1, 2)).unbind(dim=1)
+    mean = means.mean(dim=0)
+    variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+    count = ranks.size * features.numel() // features.shape[1]
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean.detach(), norm.momentum)
+        norm.running_var.lerp_(variance.detach() * (count / (count - 1)), norm.momentum)
+    scale = (variance + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    normalised = (features - mean[:, None, None]) * scale[:, None, None]
+    return normalised if norm.bias is None else normalised + norm.bias[:, None, None]

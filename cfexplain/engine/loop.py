@@ -7,12 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from cfexplain.engine import stopping
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.errors import FitError, Interrupted
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Tick
 
 

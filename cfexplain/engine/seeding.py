@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
+from cfexplain.lazy import torch
 
 
 def derived_seed(*parts: int | str) -> int:

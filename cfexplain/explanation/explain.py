@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
 from cfexplain.data.base import to_float, to_uint8
-from cfexplain.detectors.network import logits_of
-from cfexplain.explanation.model import FittedModel
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.lazy import nn, no_grad, torch
 from cfexplain.types import Explanations, ImageSet
 
 
-@torch.no_grad()
+@no_grad
 def explain_images(
     model: FittedModel, sources: ImageSet, device: torch.device | str, batch_size: int = 256,
     threshold: float | None = None,
@@ -39,3 +39,17 @@ def explain_images(
         source_logits=logits_of(model.detector, sources.images, device),
         threshold=model.detector.threshold.item() if threshold is None else threshold,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedModel:
+    """What explaining needs; every network in eval mode and on one device.
+
+    generator(images, alpha_bins, concepts) -> images; concept_classifier(source, edited) -> (N, K) logits.
+    """
+
+    detector: Detector
+    generator: nn.Module
+    concept_classifier: nn.Module
+    num_concepts: int
+    num_alpha_bins: int

@@ -6,21 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from cfexplain.inspection.atlas_sample import (
-    Sample,
-    accuracy_margin,
-    anomalous_rows,
-    concept_accuracy,
-    edit_directions,
-    medoids,
+    accuracy_margin, anomalous_rows, concept_accuracy, edit_directions, medoids, Sample,
 )
-from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
-from cfexplain.inspection.changes import VISIBLE, place_of
+from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
+from cfexplain.inspection.changes import place_of, VISIBLE
 from cfexplain.inspection.verdicts import SAME_COSINE
+from cfexplain.lazy import F, Tensor, torch
 
 
 @dataclass(frozen=True, kw_only=True)

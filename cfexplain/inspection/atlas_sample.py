@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
+from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
+from cfexplain.lazy import F, Tensor, torch
 
 SAMPLE_IMAGES, SAMPLE_BYTES = 500, 1 << 26  # so many of all images, or fewer where they are large
 FEWEST_IMAGES = 20

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from cfexplain.detectors.base import Detector
+from cfexplain.lazy import Tensor
+from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.features import FeatureSpace
 from cfexplain.types import Explanations, ImageSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cfexplain.detectors.network import Detector
-    from cfexplain.metrics.alterations import Alterations
-    from cfexplain.metrics.features import FeatureSpace
 
 SECOND_DETECTOR = "second_detector"
 NUM_WAY_STEPS = 9  # points along the way from an image to its counterfactual

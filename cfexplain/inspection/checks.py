@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import Detector
+from cfexplain.detectors.base import Detector
 from cfexplain.inspection.base import Reference
 from cfexplain.inspection.manifold import manifold_distances
 from cfexplain.inspection.robustness import survivals
 from cfexplain.inspection.verdicts import duplicates, verdict_codes
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Explanations
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import Detector, logits_of
-from cfexplain.explanation.model import FittedModel
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.base import Inspection, Reference
-from cfexplain.inspection.batches import PIXELS, images_within
 from cfexplain.inspection.checks import check
 from cfexplain.inspection.manifold import nearest_rows
 from cfexplain.inspection.repair import minimal_repairs
 from cfexplain.inspection.robustness import alteration_names
-from cfexplain.inspection.saliency import heatmaps
+from cfexplain.inspection.saliency import heatmaps, images_within, PIXELS
 from cfexplain.inspection.way import way_logits
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Explanations
 
 

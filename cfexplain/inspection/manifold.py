@@ -6,9 +6,7 @@ Kynkaanniemi et al., 2019): a single odd training image does not make its surrou
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import ImageSet
 
 NUM_NEIGHBOURS = 3

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import Detector, logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.inspection.base import Reference
 from cfexplain.inspection.manifold import manifold_distances
 from cfexplain.inspection.robustness import altered_logits
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.alterations import Alterations
 from cfexplain.metrics.features import FeatureSpace
 from cfexplain.types import ImageSet, Splits

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-
 from cfexplain.data.base import to_float
-from cfexplain.detectors.network import Detector, logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.inspection.saliency import logit_gradients
 from cfexplain.inspection.way import blended
+from cfexplain.lazy import Tensor, torch
 
 SHARE_STEPS, BISECTIONS = 8, 5  # shares are found to 1 / 256
 GRID = 8  # patches a side

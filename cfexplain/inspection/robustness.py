@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import Detector, logits_of
-from cfexplain.inspection.base import SECOND_DETECTOR, Reference
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.inspection.base import Reference, SECOND_DETECTOR
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.alterations import Alterations
 
 BATCH_SIZE = 512

@@ -7,12 +7,11 @@ what the image scores above that normal image.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
 
 from cfexplain.data.base import to_float
-from cfexplain.detectors.network import Detector
-from cfexplain.inspection.batches import PIXELS, images_within
+from cfexplain.detectors.base import Detector
+from cfexplain.lazy import Tensor, torch
 
 NUM_STEPS = 32
 GRADIENT_PIXELS = 512 * 28 * 28  # of a batch that is differentiated: a network's activations are kept for it
@@ -51,3 +50,11 @@ def logit_gradients(detector: Detector, images: Tensor, device: torch.device | s
             logits = detector.log_probs(batch).logit
         gradients.append(torch.autograd.grad(logits.sum(), batch)[0].cpu())
     return torch.cat(gradients)
+
+
+PIXELS = 1 << 22  # of a batch of float images: some 50 MB in RGB
+
+
+def images_within(num_pixels: int, images: Tensor) -> int:
+    """At least 1; images: (N, C, H, W)."""
+    return max(1, num_pixels // math.prod(images.shape[2:]))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from cfexplain.inspection.base import Verdict, VERDICTS
+from cfexplain.lazy import Tensor, torch
 
-from cfexplain.inspection.base import VERDICTS, Verdict
 
 # Two edits are the same change if they point the same way, within 26 degrees, and neither is much larger: along one
 # direction, the smaller has at least 0.6 of the larger's size. So a fainter repaint is another change.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import Detector, logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.inspection.base import NUM_WAY_STEPS
+from cfexplain.lazy import Tensor, torch
 
 
 def blended(sources: Tensor, targets: Tensor, shares: Tensor | float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, DataError, FitError
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import resample_counts, with_interval
@@ -87,8 +88,6 @@ class Auroc(IntervalMetricSpec):
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        from cfexplain.detectors.network import logits_of
-
         normal = inputs.test_normal_logits.numpy()
         held_out = logits_of(inputs.model.detector, inputs.splits.held_out.images, inputs.device).numpy()
         anomalous = inputs.explanations.source_logits.numpy() if inputs.splits.has_test_anomalies else None

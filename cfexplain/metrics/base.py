@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from cfexplain.detectors.base import Detector
+from cfexplain.explanation.explain import FittedModel
+from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Explanations, ImageSet, Splits
-
-if TYPE_CHECKING:
-    from torch import Tensor, device
-
-    from cfexplain.detectors.network import Detector
-    from cfexplain.explanation.model import FittedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,7 @@ class MetricInputs:
     explanations: Explanations
     explain: Callable[[ImageSet], Explanations]
     fit_detector: Callable[[Splits, int], Detector]
-    device: device
+    device: torch.device
     seed: int
     cache_dir: Path
     test_normal_logits: Tensor

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from cfexplain.data.base import to_float, to_uint8
-from cfexplain.detectors.network import in_batches
+from cfexplain.detectors.base import in_batches
+from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS, SLOPE
+from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.metrics.judges import fingerprint, kept_network
-from cfexplain.nets.encoders import NUM_BLOCKS, SLOPE, ConvEncoder
 from cfexplain.types import ImageShape
 
 BATCH_SIZE = 64

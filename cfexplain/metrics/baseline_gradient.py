@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from cfexplain.data.base import to_float, to_uint8
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from cfexplain.detectors.network import Detector
+from cfexplain.detectors.base import Detector
+from cfexplain.lazy import Tensor, torch
 
 MAX_BATCH_SIZE = 256
 BATCH_VALUES = 1 << 21  # pixels and channels of a batch: a backward pass keeps what the forward pass computes
@@ -46,8 +41,6 @@ def descended(
 
     images: (N, C, H, W) uint8 -> the same. It never leaves the ball around its image.
     """
-    import torch
-
     batch_size = min(MAX_BATCH_SIZE, max(1, BATCH_VALUES // images[0].numel()))
     return torch.cat([
         _descended(detector, batch, threshold, recipe, device) for batch in images.split(batch_size)
@@ -57,8 +50,6 @@ def descended(
 def _descended(
     detector: Detector, images: Tensor, threshold: float, recipe: GradientRecipe, device: torch.device | str
 ) -> Tensor:
-    import torch
-
     found = images.clone()
     active = torch.arange(len(images))  # those still above the threshold
     centres = to_float(images.to(device))
@@ -76,8 +67,6 @@ def _descended(
 
 
 def _logits_and_gradients(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
-    import torch
-
     with torch.enable_grad():
         images = images.requires_grad_()
         logits = detector.log_probs(images).logit

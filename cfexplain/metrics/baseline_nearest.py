@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from cfexplain.data.base import to_float
+from cfexplain.lazy import no_grad, Tensor, torch
 
 CHUNK_VALUES = 1 << 25  # pixels and channels of the training images at a time
 
 
-@torch.no_grad()
+@no_grad
 def nearest_indices(images: Tensor, normals: Tensor, device: torch.device | str) -> Tensor:
     """(N,) int64: of each of N images the normal image at the smallest L2 distance of the pixels.
 

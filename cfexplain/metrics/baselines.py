@@ -11,15 +11,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
-from cfexplain.metrics.base import MetricInputs, MetricSpec, check_positive
-from cfexplain.metrics.baseline_gradient import GradientRecipe, Norm
+from cfexplain.lazy import Tensor, torch
+from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
+from cfexplain.metrics.baseline_autoencoder import AutoencoderRecipe, cached_autoencoder, projected
+from cfexplain.metrics.baseline_gradient import descended, GradientRecipe, Norm
+from cfexplain.metrics.baseline_nearest import nearest_normals
 from cfexplain.types import Explanations
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PREFIX = "baseline_"  # baseline_<method>_<key>
 METHODS = ("cfexplain", "nearest", "gradient", "autoencoder")
@@ -82,10 +82,6 @@ class Baselines(MetricSpec):
 
     def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
         """Of the same sources, one counterfactual each."""
-        from cfexplain.metrics.baseline_autoencoder import AutoencoderRecipe, cached_autoencoder, projected
-        from cfexplain.metrics.baseline_gradient import descended
-        from cfexplain.metrics.baseline_nearest import nearest_normals
-
         sources, normals, device = own.sources.images, inputs.splits.train.images, inputs.device
         gradient = GradientRecipe(
             norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
@@ -105,8 +101,6 @@ class Baselines(MetricSpec):
 
 def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanations:
     """Of at most `num_images` sources, in their order."""
-    import torch
-
     num_sources = len(explanations.sources)
     if num_sources <= num_images:
         return explanations
@@ -119,8 +113,6 @@ def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanatio
 
 def _in_place_of(own: Explanations, images: Tensor, inputs: MetricInputs) -> Explanations:
     """(N, C, H, W) uint8 as explanations of the same sources with one concept and one alpha bin."""
-    from cfexplain.detectors.network import logits_of
-
     logits = logits_of(inputs.model.detector, images, inputs.device)
     return replace(own, images=images[:, None, None], logits=logits[:, None, None])
 

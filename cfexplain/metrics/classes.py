@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cfexplain.detectors.base import in_batches
 from cfexplain.errors import CfexplainWarning
+from cfexplain.lazy import Tensor
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judge_recipe import JudgedMetricSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.metrics.judges import cached_classifier, JudgedMetricSpec
 
 TRUSTWORTHY = 0.8
 
@@ -36,9 +34,6 @@ class Classes(JudgedMetricSpec):
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        from cfexplain.detectors.network import in_batches
-        from cfexplain.metrics.judges import cached_classifier
-
         splits, counterfactuals = inputs.splits, inputs.explanations.counterfactuals
         classes, num_classes = splits.reference.classes, len(splits.class_names)
         is_normal = np.isin(np.arange(num_classes), splits.train.classes.numpy())

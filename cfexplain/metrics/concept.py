@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from cfexplain.detectors.base import in_batches
 from cfexplain.errors import CfexplainWarning
+from cfexplain.explanation.explain import FittedModel
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judge_recipe import JudgedMetricSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cfexplain.explanation.model import FittedModel
+from cfexplain.metrics.judges import JudgedMetricSpec, train_classifier
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,6 @@ class SourceSplit:
 
 def split_sources(num_sources: int, test_fraction: float, seed: int) -> SourceSplit:
     """At least one source on each side."""
-    import torch
-
     order = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))
     num_test = min(max(1, round(test_fraction * num_sources)), num_sources - 1)
     return SourceSplit(train=order[num_test:], test=order[:num_test])
@@ -36,15 +31,11 @@ def split_sources(num_sources: int, test_fraction: float, seed: int) -> SourceSp
 
 def concept_pairs(sources: Tensor, counterfactuals: Tensor) -> Tensor:
     """(N, C, H, W), (N, K, C, H, W) uint8 -> (N, K, 2C, H, W): source and counterfactual, channel after channel."""
-    import torch
-
     return torch.cat([sources[:, None].expand_as(counterfactuals), counterfactuals], dim=2)
 
 
 def concepts_of(pairs: Tensor) -> Tensor:
     """(N, K) int64: the concept of each pair."""
-    import torch
-
     return torch.arange(pairs.shape[1]).expand(len(pairs), -1)
 
 
@@ -83,9 +74,6 @@ class Concept(JudgedMetricSpec):
 
     def _is_right_fresh(self, pairs: Tensor, inputs: MetricInputs):
         """(M, K) bool array over the M test sources."""
-        from cfexplain.detectors.network import in_batches
-        from cfexplain.metrics.judges import train_classifier
-
         split = split_sources(len(pairs), self.test_fraction, inputs.seed)
         concepts = concepts_of(pairs)
         train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
@@ -96,7 +84,5 @@ class Concept(JudgedMetricSpec):
 
 def is_right_joint(model: FittedModel, pairs: Tensor, device):
     """(N, K) bool array: R names the concept."""
-    from cfexplain.detectors.network import in_batches
-
     logits = in_batches(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs.flatten(0, 1), device)
     return (logits.argmax(dim=1).view(pairs.shape[:2]) == concepts_of(pairs)).numpy()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from cfexplain.metrics.base import MetricInputs, MetricSpec, check_positive
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.lazy import Tensor
+from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
 
 LEVELS_PER_UNIT = 127.5  # 8-bit levels in one unit of [-1, 1]
 

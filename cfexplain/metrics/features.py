@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from cfexplain.detectors.network import in_batches
-from cfexplain.metrics.judge_recipe import JudgeRecipe
-from cfexplain.metrics.judges import ImageClassifier, cached_classifier, fingerprint, random_classifier
+from cfexplain.detectors.base import in_batches
+from cfexplain.lazy import Tensor, torch
+from cfexplain.metrics.judges import cached_classifier, fingerprint, ImageClassifier, JudgeRecipe, random_classifier
 from cfexplain.types import Splits
 
 RANDOM = "random"

@@ -6,18 +6,19 @@ On features of our own network it is not the FID of the literature; the network'
 from __future__ import annotations
 
 import hashlib
+import pickle
 import warnings
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.error import URLError
 
 from cfexplain.errors import CfexplainWarning, DataError
-from cfexplain.metrics.base import MetricInputs, MetricSpec, check_positive
+from cfexplain.lazy import fid, kid, nn, Tensor, torch
+from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
+from cfexplain.metrics.features import feature_space, RANDOM
+from cfexplain.metrics.judges import JudgeRecipe
 from cfexplain.types import Explanations
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FEW_IMAGES = 2048  # below, the FID's bias is large; KID has none
 INCEPTION_FEATURES = 2048
@@ -43,12 +44,9 @@ class NamedFeatures:
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """FID of two sets of features, (N, D) and (M, D) float."""
-    from torch import nn
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     features_as_they_are = nn.Identity()
     features_as_they_are.num_features = first.shape[1]  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(feature=features_as_they_are)
+    metric = fid.FrechetInceptionDistance(feature=features_as_they_are)
     metric.update(first, real=True)
     metric.update(second, real=False)
     return max(0.0, float(metric.compute()))  # rounding leaves the distance of equal sets at about -1e-6
@@ -56,13 +54,9 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """KID of two sets of n features each, over all of them: (n, D) float. Unbiased, so it may be below 0."""
-    import torch
-    from torch import nn
-    from torchmetrics.image.kid import KernelInceptionDistance
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
-        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=1, subset_size=min(len(first), len(second)))
+        metric = kid.KernelInceptionDistance(feature=nn.Identity(), subsets=1, subset_size=min(len(first), len(second)))
     metric.update(first, real=True)
     metric.update(second, real=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics permutes the images by the global generator
@@ -129,8 +123,6 @@ class Fid(MetricSpec):
         return values
 
     def _features(self, inputs: MetricInputs) -> NamedFeatures:
-        import torch
-
         normals, explained = inputs.splits.test_normals.images, inputs.explanations.sources.images
         num_images = min(len(normals), len(explained))
         rng = torch.Generator().manual_seed(inputs.seed)
@@ -144,9 +136,6 @@ class Fid(MetricSpec):
         return self._classifier_features(sets, inputs)
 
     def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> NamedFeatures:
-        from cfexplain.metrics.features import RANDOM, feature_space
-        from cfexplain.metrics.judge_recipe import JudgeRecipe
-
         recipe = JudgeRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
         space = feature_space(inputs.splits, recipe, inputs.cache_dir, inputs.device)
         if space.name == RANDOM:
@@ -173,8 +162,6 @@ def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: flo
 
 def _inception_features(sets: dict[str, Tensor], weights_path: str | None, device) -> NamedFeatures:
     """torchmetrics' Inception on uint8 RGB; it resizes by itself."""
-    import torch
-
     name = "inception"
     if weights_path is not None:
         name = f"inception-{_checked_digest(Path(weights_path))[:8]}"
@@ -188,13 +175,9 @@ def _inception_features(sets: dict[str, Tensor], weights_path: str | None, devic
 
 
 def _inception(weights_path: str | None):
-    from urllib.error import URLError
-
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     way_out = "Set metric.fid.weights_path to a file of its weights, or use metric.fid.features=classifier."
     try:
-        metric = FrechetInceptionDistance(INCEPTION_FEATURES, feature_extractor_weights_path=weights_path)
+        metric = fid.FrechetInceptionDistance(INCEPTION_FEATURES, feature_extractor_weights_path=weights_path)
     except ModuleNotFoundError as error:
         hint = 'Run "pip install torch-fidelity tqdm", or use metric.fid.features=classifier.'
         raise DataError(f"metric.fid.features=inception needs the package torch-fidelity. {hint}") from error
@@ -210,10 +193,6 @@ def _checked_digest(path: Path) -> str:
 
     torch-fidelity unpickles without restriction, which would run code hidden in the file; so it is read safely first.
     """
-    import pickle
-
-    import torch
-
     if not path.is_file():
         way_out = "Set metric.fid.weights_path, or metric.fid.features=classifier."
         raise DataError(f"no Inception weights at {path}. {way_out}")

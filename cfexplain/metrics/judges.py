@@ -6,18 +6,15 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from cfexplain.data.base import to_float
-from cfexplain.data.cache import write_atomically
-from cfexplain.metrics.judge_recipe import JudgeRecipe
-from cfexplain.nets.encoders import ConvEncoder
+from cfexplain.data.reading.cache import write_atomically
+from cfexplain.encoders.conv import ConvEncoder
+from cfexplain.lazy import F, nn, Tensor, torch
+from cfexplain.metrics.base import check_positive, IntervalMetricSpec
 from cfexplain.types import ImageShape
 
 BATCH_SIZE = 128
@@ -25,7 +22,7 @@ PEAK_LEARNING_RATE = 3e-3
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, pickle.UnpicklingError)
 
 log = logging.getLogger(__name__)
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", bound="nn.Module")
 
 
 class ImageClassifier(nn.Module):
@@ -114,3 +111,37 @@ def _untrained(images: Tensor, num_classes: int, recipe: JudgeRecipe) -> ImageCl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return ImageClassifier(tuple(images.shape[1:]), num_classes, recipe)
+
+
+NUM_FEATURES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRecipe:
+    """The seed is the judge's own, not the run's: runs of different seeds share one judge."""
+
+    width: int
+    num_features: int
+    num_steps: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "width", "num_features", "num_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedMetricSpec(IntervalMetricSpec):
+    """A metric whose judge is a classifier of its own.
+
+    width, num_steps: of that classifier.
+    """
+
+    width: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "width", "num_steps")
+
+    def recipe(self, seed: int = 0) -> JudgeRecipe:
+        return JudgeRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps, seed=seed)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cfexplain.errors import CfexplainWarning
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.auroc import auroc
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
 from cfexplain.metrics.regions import labelled_regions
 from cfexplain.types import Explanations
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def energy_in_mask(sources: Tensor, counterfactuals: Tensor, masks: Tensor) -> np.ndarray:
@@ -92,8 +89,6 @@ class Localization(IntervalMetricSpec):
             )
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        import torch
-
         anomalies, explanations = inputs.splits.test_anomalies, inputs.explanations
         if anomalies.masks is None or not anomalies.masks.any():
             return {}

@@ -9,20 +9,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cfexplain.detectors.base import in_batches
 from cfexplain.errors import CfexplainWarning
+from cfexplain.lazy import Tensor
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judge_recipe import JudgedMetricSpec
+from cfexplain.metrics.judges import cached_classifier, ImageClassifier, JudgedMetricSpec
 from cfexplain.types import FactorRule
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cfexplain.metrics.judges import ImageClassifier
 
 INK = 32  # an image without a brighter pixel is empty: it has neither shape nor colour
 LEGIBLE = 0.5
@@ -68,8 +64,6 @@ def dominant_colours(images: Tensor, palette: tuple[tuple[int, int, int], ...]) 
 
 def judge(images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device) -> Judgement:
     """(N, 3, H, W) uint8 -> what is seen in each."""
-    from cfexplain.detectors.network import in_batches
-
     bright = brightness(images)
     probabilities = in_batches(classifier, bright, device).softmax(dim=1)
     is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
@@ -145,8 +139,6 @@ class Oracle(JudgedMetricSpec):
         return values
 
     def _shape_classifier(self, inputs: MetricInputs, rule: FactorRule) -> ImageClassifier:
-        from cfexplain.metrics.judges import cached_classifier
-
         reference = inputs.splits.reference
         shapes = reference.classes // len(rule.colour_names)
         bright = brightness(reference.images)

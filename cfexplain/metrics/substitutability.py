@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, FitError
+from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import auroc, auroc_with_interval
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
-from cfexplain.types import NORMAL, Explanations, ImageSet, Splits
+from cfexplain.types import Explanations, ImageSet, NORMAL, Splits
 
 
 def substitutability_ratio(substituted_auroc: float, detector_auroc: float) -> float:
@@ -29,8 +31,6 @@ def substituted_splits(
     At most `num_sources`, and half, of the exposure images become counterfactuals, K each. A source held out is not
     trained on.
     """
-    import torch
-
     assert splits.exposure is not None and len(splits.exposure) >= 4
     num_sources = min(num_sources, len(splits.exposure) // 2)
     order = torch.randperm(len(splits.exposure), generator=torch.Generator().manual_seed(seed))
@@ -65,8 +65,6 @@ class Substitutability(IntervalMetricSpec):
             raise ValueError(f"num_sources must be >= 2, got {self.num_sources}")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        from cfexplain.detectors.network import logits_of
-
         splits, own_spec = inputs.splits, inputs.model.detector.spec
         if not own_spec.is_trained:
             return _left_out(f"detector={own_spec.name} cannot be trained again, on counterfactuals either")

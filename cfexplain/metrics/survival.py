@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning
+from cfexplain.lazy import Tensor
 from cfexplain.metrics.alterations import Alterations
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
 from cfexplain.metrics.validity import is_valid
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,6 @@ class Survival(IntervalMetricSpec):
 
     def _kept(self, images: Tensor, inputs: MetricInputs) -> dict[str, np.ndarray]:
         """For each alteration (N,) bool: at or below the threshold after it."""
-        from cfexplain.detectors.network import logits_of
-
         detector, threshold = inputs.model.detector, inputs.explanations.threshold
         return {
             name: (logits_of(detector, alter(images), inputs.device) <= threshold).numpy()

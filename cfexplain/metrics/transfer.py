@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.auroc import auroc, auroc_with_interval
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
@@ -28,8 +29,6 @@ class Transfer(IntervalMetricSpec):
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        from cfexplain.detectors.network import logits_of
-
         detector = inputs.fit_detector(inputs.splits, inputs.seed + SEED_OFFSET)
         own_spec = inputs.model.detector.spec
         if not own_spec.is_trained:

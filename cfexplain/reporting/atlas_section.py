@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from PIL.Image import Image
 
+from cfexplain.inspection.atlas import ConceptAtlas, ConceptSummary
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.reporting.grids import GridRow, draw_grid
+from cfexplain.reporting.grids import draw_grid, GridRow
 from cfexplain.reporting.inspector import Section
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cfexplain.inspection.atlas import ConceptAtlas, ConceptSummary
 
 HEADINGS = ("concept", "repairs", "alone", "edits lie", "mean change", *(verdict.value for verdict in VERDICTS))
 CAPTION = "typical edits, the image above and its counterfactual below; where its edits lie, dark is more"

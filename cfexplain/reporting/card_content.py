@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from cfexplain.inspection.base import Inspection, Verdict
 from cfexplain.inspection.sentences import position_words
 from cfexplain.reporting.verdict_words import logit_words
-
-if TYPE_CHECKING:
-    from cfexplain.inspection.base import Inspection, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

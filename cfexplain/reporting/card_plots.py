@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cfexplain.reporting.grids import INK, PAPER, as_picture
+from cfexplain.reporting.grids import as_picture, INK, PAPER
 
 Colour = tuple[int, int, int]
 MUTED, LINE = (86, 96, 106), (200, 205, 210)

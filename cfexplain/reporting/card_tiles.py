@@ -5,15 +5,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from cfexplain.reporting.grids import NEUTRAL, as_picture
-
-if TYPE_CHECKING:
-    from cfexplain.inspection.base import Inspection
+from cfexplain.inspection.base import Inspection
+from cfexplain.reporting.grids import as_picture, NEUTRAL
 
 LOWERS, RAISES = np.array([84, 39, 136.0]), np.array([179, 88, 6.0])  # purple and orange: not the colours of a change
 LOSSY_QUALITY = 90

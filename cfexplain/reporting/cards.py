@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cfexplain.inspection.base import NUM_WAY_STEPS, Verdict
+from cfexplain.inspection.base import Inspection, NUM_WAY_STEPS, Verdict
 from cfexplain.inspection.way import way_images
-from cfexplain.reporting.card_content import CardContent, ConceptContent, card_content
-from cfexplain.reporting.card_plots import (
-    LINE,
-    MUTED,
-    PLOT_WIDTH,
-    TILE_SIDE,
-    TONES,
-    Pen,
-    draw_position,
-    draw_way,
-)
+from cfexplain.reporting.card_content import card_content, CardContent, ConceptContent
+from cfexplain.reporting.card_plots import draw_position, draw_way, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES
 from cfexplain.reporting.card_tiles import card_tiles
 from cfexplain.reporting.grids import INK, PAPER, signed_difference
-from cfexplain.reporting.verdict_words import WORDS, logit_words
-
-if TYPE_CHECKING:
-    from cfexplain.inspection.base import Inspection
+from cfexplain.reporting.verdict_words import logit_words, WORDS
 
 WIDTH, MARGIN, GAP = 1120, 24, 16  # pixels
 INNER = WIDTH - 2 * MARGIN

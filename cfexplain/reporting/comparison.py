@@ -8,20 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cfexplain.inspection.base import Verdict
 from cfexplain.inspection.changes import measured_change
 from cfexplain.inspection.sentences import change_words
+from cfexplain.lazy import Tensor
 from cfexplain.reporting.grids import as_picture, signed_difference
 from cfexplain.reporting.html import document, facts_table, metrics_table
-from cfexplain.reporting.tables import Meanings, as_text
-from cfexplain.reporting.verdict_words import WORDS, logit_words
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cfexplain.reporting.tables import as_text, Meanings
+from cfexplain.reporting.verdict_words import logit_words, WORDS
 
 COUNTED = ("anomalous", *Verdict)
 STYLE = """

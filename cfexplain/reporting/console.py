@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
-from cfexplain.reporting.files import append_json_line, read_json_lines, write_json_lines
+from rich.progress import Progress, TaskID
+
+from cfexplain.runs.files import append_json_line, read_json_lines, write_json_lines
 from cfexplain.types import Tick
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 log = logging.getLogger("cfexplain")
 

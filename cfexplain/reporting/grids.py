@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cfexplain.types import class_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cfexplain.types import Augmentation, Explanations, ImageSet, Splits
+from cfexplain.data.augmentation import augmented
+from cfexplain.lazy import Tensor, torch
+from cfexplain.types import Augmentation, class_name, Explanations, ImageSet, Splits
 
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 FALLING, NEUTRAL, RISING = np.array([33, 102, 172.0]), np.array([247, 247, 247.0]), np.array([178, 24, 43.0])
@@ -143,10 +139,6 @@ def as_scores(logits: np.ndarray) -> np.ndarray:
 
 
 def _augmented(images: Tensor, augmentation: Augmentation) -> np.ndarray:
-    import torch
-
-    from cfexplain.data.augmentation import augmented
-
     return augmented(images, augmentation, torch.Generator().manual_seed(0)).numpy()
 
 

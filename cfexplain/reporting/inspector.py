@@ -10,24 +10,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
-from cfexplain.inspection.base import VERDICTS
-from cfexplain.reporting.card_content import CardContent, card_content
-from cfexplain.reporting.card_tiles import LOSSY_QUALITY, as_webp, card_tiles, num_sprite_columns, sprite
-from cfexplain.reporting.files import replacing
-from cfexplain.reporting.grids import FALLING, NEUTRAL, RISING, GridRow, draw_grid, signed_difference
+from cfexplain.inspection.base import Inspection, VERDICTS
+from cfexplain.reporting.card_content import card_content, CardContent
+from cfexplain.reporting.card_tiles import as_webp, card_tiles, LOSSY_QUALITY, num_sprite_columns, sprite
+from cfexplain.reporting.grids import draw_grid, FALLING, GridRow, NEUTRAL, RISING, signed_difference
 from cfexplain.reporting.html import metrics_table
-from cfexplain.reporting.tables import NOTHING, Meanings
+from cfexplain.reporting.tables import Meanings, NOTHING
 from cfexplain.reporting.verdict_words import WORDS
+from cfexplain.runs.files import replacing
 from cfexplain.types import class_name
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cfexplain.inspection.base import Inspection
 
 PAGE = Path(__file__).with_name("inspector_page")
 SCRIPTS = ("pictures.js", "card.js", "list.js")

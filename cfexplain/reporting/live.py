@@ -17,9 +17,9 @@ from typing import Any
 
 from cfexplain.errors import DataError
 from cfexplain.reporting.console import as_clock
-from cfexplain.reporting.files import read_json, read_json_lines
-from cfexplain.reporting.found_runs import reason_of
 from cfexplain.reporting.html import document, facts_table
+from cfexplain.runs.files import read_json, read_json_lines
+from cfexplain.runs.found import reason_of
 from cfexplain.types import Tick
 
 FILE = "live.html"

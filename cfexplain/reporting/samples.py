@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cfexplain.inspection.base import Inspection
 from cfexplain.reporting.grids import as_scores
 from cfexplain.types import class_name
-
-if TYPE_CHECKING:
-    from cfexplain.inspection.base import Inspection
 
 CHANGED = 0.1  # of the range -1..1: a pixel that differs by more counts as changed
 RANGE = 127.5  # grey levels per unit of that range

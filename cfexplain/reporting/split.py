@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from cfexplain.types import class_name
-
-if TYPE_CHECKING:
-    from cfexplain.types import Splits
+from cfexplain.types import class_name, Splits
 
 
 def split_rows(splits: Splits) -> list[dict[str, object]]:

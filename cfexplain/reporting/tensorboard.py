@@ -10,17 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cfexplain.errors import ConfigError
+from cfexplain.lazy import tensorboard
 from cfexplain.reporting.live import NO_VALUES
 from cfexplain.types import Tick
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
 PICTURES = "counterfactuals"
@@ -38,18 +36,16 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._writer: SummaryWriter | None = None
+        self._writer: tensorboard.SummaryWriter | None = None
         self._num_ticks = 0
 
     def begin(self, ticks: Sequence[Mapping[str, Any]], stage: str, step: int) -> None:
         if self._writer is not None and len(ticks) == self._num_ticks:
             return  # the next stage of this process
-        from torch.utils.tensorboard import SummaryWriter
-
         if self._writer is not None:
             self._writer.close()
         # purge_step: what earlier files hold is forgotten. Deleted, they would stop a TensorBoard that is reading them.
-        self._writer = SummaryWriter(str(self.folder / FOLDER), purge_step=0)
+        self._writer = tensorboard.SummaryWriter(str(self.folder / FOLDER), purge_step=0)
         for tick in ticks:
             values = {name: value for name, value in tick.items() if name not in NO_VALUES}
             self._add(tick["stage"], tick["step"], values)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from cfexplain.cli import main
-from cfexplain.commands.comparison.judged_run import Judged, best_concepts
-from cfexplain.commands.comparison.numbers import shown_images
+from cfexplain.commands.comparison import Judged, best_concepts
+from cfexplain.commands.comparison import shown_images
 from cfexplain.inspection.base import VERDICTS, Verdict
 from cfexplain.inspection.changes import measured_change
 from cfexplain.inspection.sentences import change_words

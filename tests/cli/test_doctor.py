@@ -12,13 +12,13 @@ import pytest
 
 from cfexplain.cli import main
 from cfexplain.commands.doctor import read_options
-from cfexplain.commands.health import data as health_data
-from cfexplain.commands.health.check import Check, Mark
-from cfexplain.commands.health.data import conf_dir, data_checks, weight_checks
-from cfexplain.commands.health.machine import cpu_check, folder_check, package_check, python_check, torch_check
-from cfexplain.commands.health.run import run_check
-from cfexplain.data.cifar import CIFAR10
-from cfexplain.data.torchvision_files import MNIST
+from cfexplain.health import data as health_data
+from cfexplain.health.check import Check, Mark
+from cfexplain.health.data import conf_dir, data_checks, weight_checks
+from cfexplain.health.machine import cpu_check, folder_check, package_check, python_check, torch_check
+from cfexplain.health.run import run_check
+from cfexplain.data.datasets.cifar import CIFAR10
+from cfexplain.data.reading.torchvision_files import MNIST
 from tests.conftest import ROOT
 
 CPU_SECONDS = 25.0

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cfexplain.cli import main
-from cfexplain.commands.shard import Shard, as_shard
+from cfexplain.inspection.shards import Shard, as_shard
 from cfexplain.errors import ConfigError
 from tests.conftest import TINY, run_cfexplain
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfexplain.data.folder import Folder
+from cfexplain.data.datasets.folder import Folder
 from cfexplain.data.rendering import render
 from tests.data.folders import SIDE, draw
 

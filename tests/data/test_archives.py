@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cfexplain.data import archives
-from cfexplain.data.archives import unpacked
+from cfexplain.data.reading import archives
+from cfexplain.data.reading.archives import unpacked
 from cfexplain.errors import DataError
 
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from cfexplain.data.cifar import CIFAR10, CIFAR100
+from cfexplain.data.datasets.cifar import CIFAR10, CIFAR100
 from cfexplain.data.class_sets import class_set_slug, normal_classes
-from cfexplain.data.gtsrb import CLASS_NAMES, NAMED_SETS
+from cfexplain.data.datasets.gtsrb import CLASS_NAMES, NAMED_SETS
 
 NAMES = ("20 km/h", "stop", "give way", "bend", "road work")
 SETS = {"all_stops": (1, 2), "warnings": (3, 4)}

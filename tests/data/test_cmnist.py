@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.data.cmnist import Cmnist
+from cfexplain.data.datasets.cmnist import Cmnist
 from cfexplain.data.exposures.none import Nothing
-from cfexplain.data.mnist import Mnist
+from cfexplain.data.datasets.mnist import Mnist
 from cfexplain.errors import DataError
 
 

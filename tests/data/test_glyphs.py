@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cfexplain.data.exposures.letters import Letters
-from cfexplain.data.glyphs import Glyphs
+from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.data.rendering import LETTERS
 from cfexplain.types import FactorRule, ImageSet, Splits
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cfexplain.data.exposures.none import Nothing
-from cfexplain.data.gtsrb import Gtsrb
+from cfexplain.data.datasets.gtsrb import Gtsrb
 from cfexplain.errors import DataError
 from cfexplain.types import Augmentation
 

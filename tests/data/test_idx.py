@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from cfexplain.data.idx import read_idx_images
+from cfexplain.data.reading.idx import read_idx_images
 from cfexplain.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(256, size=(5, 28, 28)).astype(np.uint8)

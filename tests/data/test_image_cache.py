@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfexplain.data import image_cache
-from cfexplain.data.image_cache import CachedImages, mapped_images
+from cfexplain.data.reading import image_cache
+from cfexplain.data.reading.image_cache import CachedImages, mapped_images
 from cfexplain.errors import DataError
 
 SHAPE = (3, 16, 16)
@@ -137,7 +137,7 @@ START = """
 import logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.INFO)
-from cfexplain.data.image_cache import mapped_images
+from cfexplain.data.reading.image_cache import mapped_images
 print("ready", flush=True)
 sys.stdin.readline()
 files = sorted(Path(sys.argv[1]).iterdir())
@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_is_a_data_error(tmp_path, files):
 MEMORY = """
 import sys
 from pathlib import Path
-from cfexplain.data.image_cache import mapped_images
+from cfexplain.data.reading.image_cache import mapped_images
 def memory_mb(kind):
     return int(Path("/proc/self/status").read_text().split(kind + ":")[1].split()[0]) / 1024
 files = sorted(Path(sys.argv[1]).iterdir())

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfexplain.data.image_files import find_image_files, read_image
-from cfexplain.data.mask_files import read_mask
+from cfexplain.data.reading.image_files import find_image_files, read_image
+from cfexplain.data.reading.mask_files import read_mask
 from cfexplain.errors import DataError
 
 SIDE = 16
@@ -199,7 +199,7 @@ def test_no_permission_is_said(tmp_path):
     tmp_path.chmod(0o755)
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom PIL import Image\nImage.preinit()\n"
-        "from cfexplain.data.image_files import read_image\nfrom cfexplain.errors import DataError\n"
+        "from cfexplain.data.reading.image_files import read_image\nfrom cfexplain.errors import DataError\n"
         f"os.chdir({str(tmp_path)!r})\n"
         "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
         "try: read_image(Path('x.png'), (1, 16, 16))\nexcept DataError as error: print(error)"

@@ -14,7 +14,7 @@ import torch
 from cfexplain.data.exposures.emnist import Emnist
 from cfexplain.data.exposures.idx import Idx
 from cfexplain.data.exposures.none import Nothing
-from cfexplain.data.mnist import Mnist
+from cfexplain.data.datasets.mnist import Mnist
 from cfexplain.errors import DataError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -11,9 +11,9 @@ import torch
 import yaml
 from PIL import Image
 
-from cfexplain.data.archives import unpacked
+from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.exposures.none import Nothing
-from cfexplain.data.mvtec import Mvtec
+from cfexplain.data.datasets.mvtec import Mvtec
 from cfexplain.errors import DataError
 
 NOTHING = Nothing(limit=None, seed=0)
@@ -93,6 +93,6 @@ def test_categories(tmp_path, mvtec):
 def test_the_yaml_holds_the_fields():
     values = yaml.safe_load((CONF / "mvtec.yaml").read_text())
     values.pop("defaults")
-    assert values.pop("_target_") == "cfexplain.data.mvtec.Mvtec"
+    assert values.pop("_target_") == "cfexplain.data.datasets.mvtec.Mvtec"
     assert set(values) == {field.name for field in fields_of(Mvtec)}
     assert yaml.safe_load((CONF / "mvtec_256.yaml").read_text()) == {"defaults": ["mvtec", "_self_"], "image_size": 256}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cfexplain.data import rendering
-from cfexplain.data.cache import write_atomically
+from cfexplain.data.reading.cache import write_atomically
 from cfexplain.data.rendering import cached_masks, render
 from cfexplain.errors import DataError
 

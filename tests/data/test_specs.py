@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cfexplain.data.cifar10 import Cifar10
-from cfexplain.data.cmnist import Cmnist
-from cfexplain.data.folder import Folder
-from cfexplain.data.glyphs import Glyphs
-from cfexplain.data.gtsrb import Gtsrb
-from cfexplain.data.mnist import Mnist
-from cfexplain.data.mvtec import Mvtec
+from cfexplain.data.datasets.cifar10 import Cifar10
+from cfexplain.data.datasets.cmnist import Cmnist
+from cfexplain.data.datasets.folder import Folder
+from cfexplain.data.datasets.glyphs import Glyphs
+from cfexplain.data.datasets.gtsrb import Gtsrb
+from cfexplain.data.datasets.mnist import Mnist
+from cfexplain.data.datasets.mvtec import Mvtec
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 SPECS = [Glyphs, Mnist, Cmnist, Cifar10, Gtsrb, Mvtec, Folder]

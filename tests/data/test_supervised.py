@@ -5,9 +5,9 @@ import pytest
 
 from cfexplain.data.exposures.base import ExposureRequest
 from cfexplain.data.exposures.supervised import Supervised
-from cfexplain.data.glyphs import Glyphs
-from cfexplain.data.mnist import Mnist
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.datasets.glyphs import Glyphs
+from cfexplain.data.datasets.mnist import Mnist
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.errors import DataError
 
 NAMES = ("green 1", "green 7", "blue 7", "green 17", "red 7")

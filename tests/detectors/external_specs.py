@@ -8,7 +8,7 @@ import yaml
 
 from cfexplain.config import build
 from cfexplain.detectors.base import DetectorSpec
-from cfexplain.detectors.external import External
+from cfexplain.detectors.external.spec import External
 from cfexplain.types import ImageSet, Splits
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "detector" / "external.yaml"

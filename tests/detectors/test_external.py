@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from cfexplain.data.base import to_float
-from cfexplain.detectors.adoption import adopt_detector, check_unchanged
-from cfexplain.detectors.calibration import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
-from cfexplain.detectors.external import HigherIs, compressed
-from cfexplain.detectors.external_network import ExternalNetwork
-from cfexplain.detectors.external_reading import Score
-from cfexplain.detectors.network import build_detector, logits_of
+from cfexplain.detectors.external.adoption import adopt_detector, check_unchanged
+from cfexplain.detectors.external.adoption import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
+from cfexplain.detectors.external.spec import HigherIs, compressed
+from cfexplain.detectors.external.network import ExternalNetwork
+from cfexplain.detectors.external.network import Score
+from cfexplain.detectors.base import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import CfexplainWarning, ConfigError, DataError
 from tests.detectors.external_specs import Brightness, bar_splits, external, held, pictures

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from cfexplain.data.base import to_float
-from cfexplain.detectors.adoption import adopt_detector
-from cfexplain.detectors.external import Kind
+from cfexplain.detectors.external.adoption import adopt_detector
+from cfexplain.detectors.external.spec import Kind
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import ConfigError, DataError
 from tests.detectors.external_specs import bar_splits, external, held

@@ -10,7 +10,7 @@ import yaml
 from cfexplain.config import build
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.detectors.fitting import check_not_collapsed, fit_detector
-from cfexplain.detectors.network import build_detector, logits_of
+from cfexplain.detectors.base import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import ConfigError, FitError
 from cfexplain.metrics.auroc import auroc

@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from cfexplain.config import build
-from cfexplain.detectors.network import build_detector
+from cfexplain.detectors.base import build_detector
 from cfexplain.detectors.dsvdd import Dsvdd
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError

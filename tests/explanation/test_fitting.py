@@ -8,11 +8,11 @@ import torch
 
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.encoders.conv import Conv as ConvEncoderSpec
-from cfexplain.explanation import fitting
+from cfexplain.explanation import game as fitting
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.fitting import CounterfactualLearner, fit_generator
+from cfexplain.explanation.game import CounterfactualLearner, fit_generator
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 from tests.specs import small_fit, small_generator

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from cfexplain.data.exposures.letters import Letters
-from cfexplain.data.glyphs import Glyphs
+from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.detectors.network import Detector
+from cfexplain.detectors.base import Detector
 from cfexplain.encoders.conv import Conv
 from cfexplain.metrics.features import FeatureSpace, feature_space
-from cfexplain.metrics.judge_recipe import JudgeRecipe
+from cfexplain.metrics.judges import JudgeRecipe
 from cfexplain.types import Splits
 from tests.inspection.formulas import CPU, PixelFeatures, splits_of
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from cfexplain.detectors.base import LogProbs
-from cfexplain.detectors.network import logits_of
-from cfexplain.explanation.model import FittedModel
+from cfexplain.detectors.base import logits_of
+from cfexplain.explanation.explain import FittedModel
 from cfexplain.metrics.alterations import Alterations
 from cfexplain.types import Explanations, ImageSet, Splits
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cfexplain.inspection.changes import EVERYWHERE, measured_change, place_of, silhouette
-from cfexplain.inspection.colour_names import colour_name, is_other_colour
+from cfexplain.inspection.changes import colour_name, is_other_colour
 
 
 def drawn(colour, rows=slice(8, 20), columns=slice(8, 20), ground=0, size=28):
@@ -28,7 +28,7 @@ def test_colour_names(rgb, name):
 
 
 def test_the_palette_of_coloured_digits_keeps_its_names():
-    from cfexplain.data.colours import PALETTE
+    from cfexplain.data.datasets.colours import PALETTE
 
     for name, rgb in PALETTE.items():
         for brightness in (1.0, 0.5):  # strokes are blurred at their edges

@@ -9,7 +9,7 @@ import yaml
 
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import calibrate
-from cfexplain.detectors.network import build_detector, logits_of
+from cfexplain.detectors.base import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
 from cfexplain.inspection.reference import build_reference, every_nth
 from tests.conftest import ROOT

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.inspection.repair import minimal_repairs, patch_numbers
 from tests.inspection.formulas import CPU, FormulaDetector
 

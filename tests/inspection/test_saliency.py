@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.inspection.saliency import heatmaps, integrated_gradients
 from tests.inspection.formulas import CPU, FormulaDetector
 

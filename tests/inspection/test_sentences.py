@@ -156,7 +156,7 @@ def test_coloured_digits_say_which_factor_changed(glyph_changes):
 @pytest.fixture(scope="module")
 def glyph_changes(tmp_path_factory):
     from cfexplain.data.exposures.letters import Letters
-    from cfexplain.data.glyphs import Glyphs
+    from cfexplain.data.datasets.glyphs import Glyphs
 
     splits = Glyphs(
         cache_dir=str(tmp_path_factory.mktemp("cache")), held_out_fraction=0.25, normal=["1"], anomalous=None,

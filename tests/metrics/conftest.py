@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cfexplain.data.exposures.letters import Letters
-from cfexplain.data.glyphs import Glyphs
+from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.model import FittedModel
+from cfexplain.explanation.explain import FittedModel
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.types import NORMAL
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, DataError, FitError
 from cfexplain.metrics.auroc import Auroc, auroc, auroc_with_interval, unlike_normals
 

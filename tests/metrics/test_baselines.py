@@ -8,7 +8,7 @@ from torch import nn
 
 from cfexplain.data.base import to_float
 from cfexplain.detectors.base import LogProbs
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.metrics.auroc import Auroc
 from cfexplain.metrics.baseline_autoencoder import AutoencoderRecipe, cached_autoencoder, projected, train_autoencoder

@@ -7,7 +7,7 @@ import torch
 
 from cfexplain.data.base import to_float
 from cfexplain.metrics.features import RANDOM, feature_space
-from cfexplain.metrics.judge_recipe import JudgeRecipe
+from cfexplain.metrics.judges import JudgeRecipe
 from cfexplain.metrics.judges import fingerprint
 from cfexplain.types import ImageSet, Splits
 

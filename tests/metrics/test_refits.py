@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cfexplain.detectors.network import logits_of
+from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, FitError
 from cfexplain.metrics.auroc import auroc
 from cfexplain.metrics.substitutability import Substitutability, substituted_splits, substitutability_ratio

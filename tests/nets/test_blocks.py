@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cfexplain.nets.blocks import DirectionClassifier, PairClassifier, ProjectionDiscriminator
-from cfexplain.nets.conditional_generator import ConditionalGenerator
+from cfexplain.generators.blocks import DirectionClassifier, PairClassifier, ProjectionDiscriminator
+from cfexplain.generators.conv import ConditionalGenerator
 
 
 def random_images(n: int, channels: int = 3, size: int = 28, seed: int = 0) -> torch.Tensor:

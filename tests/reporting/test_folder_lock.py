@@ -7,14 +7,14 @@ import sys
 import pytest
 
 from cfexplain.errors import ConfigError
-from cfexplain.reporting.folder_lock import hold, let_go
+from cfexplain.runs.lock import hold, let_go
 from tests.conftest import ROOT
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from cfexplain.errors import ConfigError
-from cfexplain.reporting.run_folder import claim_run_folder
+from cfexplain.runs.folder import claim_run_folder
 sys.stdin.readline()
 try:
     claim_run_folder(Path(sys.argv[1]))

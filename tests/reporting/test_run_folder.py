@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cfexplain.errors import DataError, DiskFull
-from cfexplain.reporting import run_folder
-from cfexplain.reporting.files import read_json, write_json
-from cfexplain.reporting.run_folder import (
+from cfexplain.runs import folder as run_folder
+from cfexplain.runs.files import read_json, write_json
+from cfexplain.runs.folder import (
     RunFolder,
     claim_run_folder,
     find_run,

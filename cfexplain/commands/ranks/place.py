@@ -9,16 +9,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cfexplain.commands.runtime import Device, Runtime, start_torch, too_few_gpus
 from cfexplain.commands.sweep import visible_gpus
+from cfexplain.engine.distributed import joined, Ranks
+from cfexplain.engine.runtime import Device, Runtime, start_torch, too_few_gpus
 from cfexplain.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
-
-    from cfexplain.engine.distributed import Ranks
+from cfexplain.lazy import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,5 @@ def check_launch(command: str, config: Any, is_sweep: bool) -> None:
 def joined_at(place: Place, runtime: Runtime, device: Device) -> Iterator[tuple[torch.device, Ranks]]:
     """Torch and its device set up for this rank, and the others met."""
     chosen = start_torch(runtime, device, place.local_rank, place.local_size)
-    from cfexplain.engine.distributed import joined
-
     with joined(place.rank, place.size, place.init_method, chosen) as ranks:
         yield chosen, ranks

@@ -20,15 +20,15 @@ from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.commands.job import Job, reason, warnings_as_notes
-from cfexplain.commands.ranks.place import Place, joined_at
+from cfexplain.commands.ranks.place import joined_at, Place
 from cfexplain.commands.stages import follow
 from cfexplain.commands.train import train_run
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, Interrupted
-from cfexplain.reporting.console import Reporter, complain, peak_memory_mb
-from cfexplain.reporting.files import read_json
-from cfexplain.reporting.run_folder import RunFolder
+from cfexplain.reporting.console import complain, peak_memory_mb, Reporter
+from cfexplain.runs.files import read_json
+from cfexplain.runs.folder import RunFolder
 
 MAX_TRACEBACK = 20_000  # characters; what is said at the end must fit the line's buffer
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cfexplain.data.pictures import Pictures, fitted
+from cfexplain.data.reading.pictures import fitted, Pictures
 from cfexplain.data.splitting import image_set, not_among
 from cfexplain.errors import DataError
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape

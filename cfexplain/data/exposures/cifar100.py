@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cfexplain.data.cifar import CIFAR100, read_cifar
+from cfexplain.data.datasets.cifar import CIFAR100, read_cifar
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.pictures import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)

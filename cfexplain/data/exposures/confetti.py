@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.data.exposures.pseudo import PseudoAnomalies
+from cfexplain.lazy import torch
 
 RECIPE_SIDE = 240  # pixels: side of the images that the recipe's lengths and rates are given for
 BRIGHT = 127  # where a pixel is brighter, a colour is taken away instead of added, which would not show
@@ -71,8 +72,6 @@ def blurred_square(
 
     The Gaussian does not change under rotation, so in the square's own axes the blur is a product of error functions.
     """
-    import torch
-
     reach = side / math.sqrt(2) + REACH * sigma
     window = [(max(0, math.floor(c - reach)), min(n, math.ceil(c + reach) + 1)) for c, n in zip(centre, size)]
     down, right = (np.arange(*ends, dtype=np.float32) - c for ends, c in zip(window, centre))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.data.exposures.pseudo import PseudoAnomalies
+from cfexplain.lazy import torch, v2
 
 RECIPE_SIDE = 256  # pixels: side of the images that a scar's lengths are given for
 MAX_TRIES = 50  # for a paste that shows: black on black does not
@@ -103,15 +104,12 @@ def paste(image: np.ndarray, cut: np.ndarray, angle: float, rng: np.random.Gener
 
 def jittered(cut: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """(C, h, w) uint8, grey or RGB, with other brightness and contrast and, in colour, other saturation and hue."""
-    import torch
-    from torchvision.transforms.v2 import functional
-
     brightness, contrast, saturation = (1 + rng.uniform(-amount, amount, 3)).tolist()
     hue = float(rng.uniform(-amount, amount))
     pixels = torch.from_numpy(np.ascontiguousarray(cut))
-    pixels = functional.adjust_contrast(functional.adjust_brightness(pixels, brightness), contrast)
+    pixels = v2.functional.adjust_contrast(v2.functional.adjust_brightness(pixels, brightness), contrast)
     if len(cut) == 3:
-        pixels = functional.adjust_hue(functional.adjust_saturation(pixels, saturation), hue)
+        pixels = v2.functional.adjust_hue(v2.functional.adjust_saturation(pixels, saturation), hue)
     return pixels.numpy()
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.torchvision_files import EMNIST_LETTERS, read_files
 from cfexplain.data.splitting import numbered
-from cfexplain.data.torchvision_files import EMNIST_LETTERS, read_files
 
 
 @dataclass(frozen=True, kw_only=True)

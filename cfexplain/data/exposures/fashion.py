@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.idx import read_idx_images
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.data.splitting import numbered
 from cfexplain.errors import DataError
+from cfexplain.lazy import torchvision
 
 FOLDER = "FashionMNIST/raw"
 FILE = "train-images-idx3-ubyte"
@@ -35,10 +36,8 @@ class Fashion(ExposureSpec):
         root = Path(self.root).expanduser()
         path = _found(root)
         if path is None and self.download:
-            from torchvision import datasets
-
             try:
-                datasets.FashionMNIST(str(root), download=True)
+                torchvision.datasets.FashionMNIST(str(root), download=True)
             except (OSError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise DataError(f"download failed ({reason}). {_missing(root)}") from error

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.archives import unpacked
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.image_cache import mapped_images
-from cfexplain.data.image_files import find_image_files
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.archives import unpacked
+from cfexplain.data.reading.image_cache import mapped_images
+from cfexplain.data.reading.image_files import find_image_files
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.errors import DataError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.idx import read_idx_images
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.data.splitting import numbered
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
-from cfexplain.data.rendering import LETTERS, cached_masks
+from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.rendering import cached_masks, LETTERS
 from cfexplain.data.splitting import numbered
 
 NUM_LETTERS = 12_000

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import PIL
+import numpy as np
 from PIL import Image
 
-from cfexplain.data.archives import unpacked
-from cfexplain.data.cache import cached_images
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.idx import read_idx_images
-from cfexplain.data.image_cache import content_key
-from cfexplain.data.image_files import read_image
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.archives import unpacked
+from cfexplain.data.reading.cache import cached_images
+from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.reading.image_cache import content_key
+from cfexplain.data.reading.image_files import read_image
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.data.splitting import numbered
 from cfexplain.errors import DataError, did_you_mean
+from cfexplain.lazy import torchvision
 
 SIDE, INNER_SIDE, DRAWING_SIDE = 28, 20, 105
 _PATTERN = "images_background*"
@@ -138,10 +139,8 @@ def _sources(root: Path) -> list[Path]:
 
 
 def _download(root: Path) -> None:
-    from torchvision import datasets
-
     try:
-        datasets.Omniglot(str(root), background=True, download=True)
+        torchvision.datasets.Omniglot(str(root), background=True, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(f"download failed ({' '.join(str(error).split())[:200]}). {_missing(root)}") from error
 

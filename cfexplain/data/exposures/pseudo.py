@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.data.splitting import numbered
 
 

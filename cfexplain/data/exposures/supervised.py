@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.pictures import Pictures
+from cfexplain.data.reading.pictures import Pictures
 from cfexplain.errors import DataError, did_you_mean
 
 NUM_NAMES_SHOWN = 12

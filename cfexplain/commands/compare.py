@@ -1,0 +1,159 @@
+"""cfexplain evaluate compare=[runA,runB]: trained runs side by side on the same images.
+
+The runs are named a, b, c ... in the order given. Scores of different detectors are on different scales, so each is
+read against its own threshold.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cfexplain.commands.evaluate_config import EvaluateConfig, SIDES
+from cfexplain.commands.job import Job
+from cfexplain.commands.trained_run import open_run, TrainedRun
+from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
+from cfexplain.engine.runtime import device_name, start_torch
+from cfexplain.errors import ConfigError
+from cfexplain.explanation.explain import explain_images
+from cfexplain.inspection.base import VERDICTS
+from cfexplain.commands.comparison import (
+    comparison_meanings, comparison_metrics, comparison_rows, judged, Judged, score_text, shown_images, Side,
+)
+from cfexplain.lazy import torch
+from cfexplain.reporting.comparison import ComparedImage, RunView, write_comparison
+from cfexplain.reporting.console import Reporter
+from cfexplain.reporting.tables import print_table
+from cfexplain.runs.files import write_csv
+from cfexplain.types import class_name, Splits
+
+NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
+
+
+def open_runs(config: EvaluateConfig) -> list[TrainedRun]:
+    """The runs, each once; torch stays unloaded."""
+    assert config.compare is not None
+    runs = [open_run(run, config.output_root, config.cache_dir, config.allow_custom_code) for run in config.compare]
+    folders = [run.folder.resolve() for run in runs]
+    for text, folder in zip(config.compare, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError(f"compare names {text} twice: give different runs")
+    return runs
+
+
+def compare_slug(config: EvaluateConfig) -> str:
+    return "compare-" + "-".join(dict.fromkeys(run.slug for run in open_runs(config)))
+
+
+def compare_runs(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
+    runs = open_runs(config)
+    files = find_images(config.images) if config.images else []
+    device = start_torch(config.runtime, config.device)
+    job.folder.update(seed=runs[0].config.seed, device=device_name(device))
+    job.folder.write_parents([run.folder for run in runs])
+    with job.timed("data"):
+        splits = [run.config.load_splits() for run in runs]
+        images = _images(runs, files, splits[0])
+    with job.timed("reference"):
+        sides = [
+            _side(config, job, name, *opened, device)
+            for name, opened in zip(SIDES, zip(runs, splits, images, strict=True), strict=False)
+        ]
+    job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
+    with job.timed("compare"):
+        found = [judged(side, sides, device) for side in sides]
+    if num_unread := len(images[0]) - len(found[0].names):
+        job.note(f"{num_unread} of {len(images[0])} images cannot be read and are left out; cfexplain.log names each")
+    write_csv(job.folder.path / "comparison.csv", comparison_rows(sides, found))
+    metrics = comparison_metrics(sides, found)
+    if "cohens_kappa" not in metrics:
+        job.note(NO_KAPPA)
+    job.folder.write_metrics(metrics)
+    _report(config, job, sides, found, metrics, device)
+    return metrics
+
+
+def dry_run_compare(config: EvaluateConfig, planned: Path) -> int:
+    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
+    runs = open_runs(config)
+    files = find_images(config.images) if config.images else []
+    device = start_torch(config.runtime, config.device)
+    images = _images(runs, files, None if files else runs[0].config.load_splits())
+    for name, run in zip(SIDES, runs, strict=False):
+        run.load_model(device)
+        reporter.say(f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}")
+    reporter.say(f"device: {device_name(device)}")
+    reporter.say(f"folder (not made): {planned}")
+    return 0
+
+
+def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> list[ExplainedImages]:
+    """For each run the images in its size: own ones, or the test anomalies of the first run."""
+    shapes = [run.image_shape() for run in runs]
+    if files:
+        return [own_images(files, shape) for shape in shapes]
+    if len(set(shapes)) > 1:
+        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(SIDES, shapes, strict=False))
+        raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")
+    assert first is not None
+    return [test_anomalies(first)] * len(runs)
+
+
+def _side(
+    config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, splits: Splits, images: ExplainedImages,
+    device: torch.device,
+) -> Side:
+    """Judged as cfexplain explain does, so that the verdicts are the same."""
+    model = trained.load_model(device)
+    report = lambda tick: job.reporter(replace(tick, stage=f"second detector of {name}"))  # noqa: E731
+    reference = config.reference(trained, model, splits, device, report)
+    job.reporter.end_stage()
+    return Side(name=name, trained=trained, model=model, reference=reference, images=images)
+
+
+def _report(
+    config: EvaluateConfig, job: Job, sides: list[Side], found: list[Judged], metrics: dict[str, float | str],
+    device: torch.device,
+) -> None:
+    meanings = comparison_meanings(metrics, sides)
+    print_table(metrics, meanings, job.reporter.stream)
+    chosen = shown_images(found, config.num_compared_images)
+    images = [_compared(sides, found, index, device) for index in chosen]
+    facts = {f"run {side.name}": side.trained.folder for side in sides}
+    limits = {side.name: score_text(side.reference.threshold) for side in sides}
+    facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
+    facts["second detector of the verdicts"] = config.second_detector
+    title = f"Comparison: {' and '.join(dict.fromkeys(side.trained.slug for side in sides))}"
+    write_comparison(
+        job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images
+    )
+
+
+def _compared(sides: list[Side], found: list[Judged], index: int, device: torch.device) -> ComparedImage:
+    """What the report shows of an image; it is explained once more, so that no others need to be kept."""
+    place = sides[0].images.names.index(found[0].names[index])
+    views = []
+    for side, part in zip(sides, found, strict=True):
+        explanations = explain_images(side.model, side.images.load(range(place, place + 1)), device)
+        accepted = [] if part.accepted is None else part.accepted[index].tolist()
+        views.append(RunView(
+            name=side.name,
+            source=explanations.sources.images[0],
+            counterfactuals=explanations.counterfactuals[0],
+            logits=explanations.logits[0, 0],
+            source_logit=float(part.logits_before[index]),
+            threshold=side.reference.threshold,
+            verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
+            best=int(part.concepts[index]),
+            accepted_by={other.name: said for other, said in zip(sides, accepted, strict=False) if other is not side},
+        ))
+    return ComparedImage(
+        id=found[0].names[index], views=tuple(views),
+        class_name=class_name(int(found[0].classes[index]), sides[0].images.class_names),
+    )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

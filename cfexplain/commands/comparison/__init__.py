@@ -1,1 +1,0 @@
-"""Trained runs side by side on the same images."""

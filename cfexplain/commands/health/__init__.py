@@ -1,1 +1,0 @@
-"""The health check: what cfexplain doctor looks at."""

@@ -1,0 +1,1 @@
+"""Datasets: one file each, from a spec to Splits."""

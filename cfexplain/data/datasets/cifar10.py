@@ -1,0 +1,31 @@
+"""CIFAR-10 (Krizhevsky, 2009): 32x32 RGB photographs of ten kinds of things, one or several of them normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cfexplain.data.augmentation import Augmented, check_crop_padding
+from cfexplain.data.datasets.cifar import CIFAR10, read_cifar, SIDE
+from cfexplain.data.datasets.class_dataset import ClassDataset
+from cfexplain.data.reading.pictures import Pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(Augmented, ClassDataset):
+    """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
+
+    download:           let torchvision fetch into root what is missing.
+    flip, crop_padding: of training batches, see types.Augmentation; false and 0 leave images as they are.
+    """
+
+    class_names = CIFAR10.class_names
+
+    root: str
+    download: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_crop_padding(self.crop_padding, SIDE)
+
+    def read(self, is_train: bool) -> Pictures:
+        return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

@@ -1,0 +1,109 @@
+"""Labelled collections (MNIST, CIFAR-10, traffic signs) as anomaly detection: some classes normal, all others not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cfexplain.data.base import DatasetSpec
+from cfexplain.data.class_sets import class_set_slug, NamedSets, normal_classes
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
+from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.splitting import hold_out, image_set
+from cfexplain.errors import DataError
+from cfexplain.types import ANOMALOUS, Augmentation, ImageSet, NORMAL, Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassDataset(DatasetSpec):
+    """Limits are upper limits for small machines; null takes all. The whole official test part is used.
+
+    normal:          classes, by id or name, or a named set of them.
+    anomalous:       where given, it takes the place of `normal`: all other classes are normal (leave one out).
+    train_limit:     normal images, those held out included.
+    reference_limit: images of all classes for the judges.
+    """
+
+    class_names: ClassVar[tuple[str, ...]]
+    named_sets: ClassVar[NamedSets] = {}
+
+    normal: list[str]
+    anomalous: list[str] | None
+    train_limit: int | None
+    reference_limit: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.normal_classes
+        for name, least in (("train_limit", 20), ("reference_limit", 10)):
+            limit = getattr(self, name)
+            if limit is not None and limit < least:
+                raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
+
+    @property
+    def normal_classes(self) -> tuple[int, ...]:
+        return normal_classes(self.normal, self.anomalous, self.class_names, self.named_sets)
+
+    @property
+    def slug(self) -> str:
+        return f"{type(self).__name__.lower()}-{class_set_slug(self.normal, self.anomalous)}"
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        return None
+
+    @abstractmethod
+    def read(self, is_train: bool) -> Pictures:
+        """All pictures of the official training or test part, with ids such as 'train/00042'."""
+
+    def load(self, exposure: ExposureSpec) -> Splits:
+        train, test = self.read(is_train=True), self.read(is_train=False)
+        train = Pictures(_with_channels(train.images), train.classes, train.ids, train.groups)
+        rng = np.random.default_rng([self.seed, 0])
+        labels = self._labels(train)
+        normals = rng.permutation(np.flatnonzero(labels == NORMAL))
+        for part, there in (("training", labels), ("test", self._labels(test))):
+            self._check_there(part, there)
+        normals = np.sort(normals[: self.train_limit])
+        groups = None if train.groups is None else train.groups[normals]
+        learned, held_out = hold_out(
+            self._set(train, normals), train.classes[normals], self.held_out_fraction, self.seed, groups
+        )
+        request = ExposureRequest(
+            normals=train.images[labels == NORMAL],
+            learned=learned.images.numpy(),
+            others=train.take(np.flatnonzero(labels == ANOMALOUS)),
+            class_names=self.class_names,
+            cache_dir=self.cache_dir,
+        )
+        reference = np.sort(rng.permutation(len(train))[: self.reference_limit])
+        return Splits(
+            train=learned,
+            held_out=held_out,
+            exposure=load_exposure(exposure, request),
+            test=self._set(test, np.arange(len(test))),
+            reference=self._set(train, reference),
+            class_names=self.class_names,
+            factors=None,
+            augmentation=self.augmentation,
+        )
+
+    def _labels(self, pictures: Pictures) -> np.ndarray:
+        return np.where(np.isin(pictures.classes, self.normal_classes), NORMAL, ANOMALOUS)
+
+    def _check_there(self, part: str, labels: np.ndarray) -> None:
+        """Two normal images to split, or one to test on, are the least; without anomalies there is nothing to test."""
+        if (labels == NORMAL).sum() < 2 or (part == "test" and (labels == ANOMALOUS).sum() < 1):
+            names = ", ".join(self.class_names[index] for index in self.normal_classes)
+            raise DataError(f"the {part} images lack normal or anomalous ones (normal: {names}). Check dataset.root.")
+
+    def _set(self, pictures: Pictures, chosen: np.ndarray) -> ImageSet:
+        kept = pictures.take(chosen)
+        return image_set(kept.images, self._labels(kept), kept.classes, kept.ids)
+
+
+def _with_channels(images: np.ndarray) -> np.ndarray:
+    return images[:, None] if images.ndim == 3 else images

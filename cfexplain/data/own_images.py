@@ -1,0 +1,124 @@
+"""The images that a run explains, batch by batch: test anomalies, or a user's own."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cfexplain.data.reading.image_files import find_image_files, read_image
+from cfexplain.errors import ConfigError, DataError
+from cfexplain.lazy import torch
+from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedImages:
+    """names: of all; load: the images of a part of them; own images that cannot be read are missing there.
+
+    class_names: of the dataset; empty for own images, which have no known class.
+    """
+
+    names: tuple[str, ...]
+    load: Callable[[range], ImageSet]
+    class_names: tuple[str, ...]
+    are_own: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the names."""
+        names = "\n".join(self.names).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(names).hexdigest()[:16]
+
+
+def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
+    """Read when they are asked for; a single one that cannot be read is a DataError."""
+
+    def load(part: range) -> ImageSet:
+        return load_images(files[part.start : part.stop], image_shape, is_strict=len(files) == 1)
+
+    return ExplainedImages(names=tuple(files), load=load, class_names=(), are_own=True)
+
+
+def test_anomalies(splits: Splits) -> ExplainedImages:
+    """Of the dataset or, where it has none, exposure images."""
+    explained = splits.explained
+
+    def load(part: range) -> ImageSet:
+        return explained.select(torch.arange(part.start, part.stop))
+
+    return ExplainedImages(names=explained.ids, load=load, class_names=splits.class_names, are_own=False)
+
+
+LIST_EXTENSIONS = (".txt", ".lst")
+
+log = logging.getLogger("cfexplain")
+
+
+def find_images(patterns: Sequence[str]) -> list[str]:
+    """Files of all patterns, each once, sorted. DataError for a pattern without a match.
+
+    A pattern is a file, a glob, a folder (images anywhere below), or a .txt file with one path a line.
+    """
+    files: set[str] = set()
+    for pattern in patterns:
+        names = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
+        found = [file for name in names for file in _images_of(Path(name))]
+        if not found:
+            raise DataError(f"images: nothing matches {pattern}; name a file, a folder, a glob or a .txt list")
+        files.update(os.path.normpath(file) for file in found)
+    return sorted(files)
+
+
+def _images_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return find_image_files(path)
+    return _listed(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
+
+
+def _listed(path: Path) -> list[Path]:
+    """Paths of a list file, relative to it; empty lines and lines that begin with # are passed over."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"images: cannot read the list {path}: {error}") from error
+    files = [path.parent / line for line in lines if line and not line.startswith("#")]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"images: {path} lists {len(missing)} files that are not there, first {missing[0]}")
+    return files
+
+
+def load_images(files: Sequence[str], image_shape: ImageShape, is_strict: bool = True) -> ImageSet:
+    """What can be read of them, as anomalous images of no known class; the rest is named in the log.
+
+    is_strict: a file that cannot be read is a DataError.
+    """
+    if image_shape[0] not in (1, 3):
+        raise ConfigError(f"images: the model takes {image_shape[0]} channels, a picture gives 1 or 3")
+    arrays, names = [], []
+    for file in files:
+        try:
+            arrays.append(read_image(Path(file), image_shape))
+        except DataError as error:
+            if is_strict:
+                raise DataError(f"images: {error}") from error
+            log.warning("left out: %s", error)
+        else:
+            names.append(file)
+    images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
+    return ImageSet(
+        images=torch.from_numpy(images),
+        labels=torch.full((len(names),), ANOMALOUS),
+        classes=torch.full((len(names),), -1),
+        ids=tuple(names),
+    )

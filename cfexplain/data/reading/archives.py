@@ -1,0 +1,84 @@
+"""A folder of images may come as a .zip: it is unpacked once, into the cache, under the hash of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from cfexplain.data.reading.file_lock import locked
+from cfexplain.errors import DataError
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # RuntimeError: encrypted or unknown
+
+
+def unpacked(path: Path, cache_dir: str) -> Path:
+    """A folder as it is; for a .zip its content in <cache_dir>/unpacked/<hash>.
+
+    Of two jobs at once the second waits and takes what the first unpacked. What a killed job left is removed.
+    """
+    path = path.expanduser()
+    if os.path.isdir(path):  # which, unlike Path.is_dir, is False where nobody may look
+        return path
+    if not os.path.exists(path):
+        kind = "a broken link" if os.path.islink(path) else "not there, or may not be read"
+        raise DataError(f"{path} is {kind}. Set root to a folder of images or a .zip of one.")
+    if path.suffix.lower() != ".zip":
+        raise DataError(f"{path} is neither a folder nor a .zip. Unpack it and set root to the folder.")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}).") from error
+    folder = Path(cache_dir).expanduser() / "unpacked" / digest
+    if not folder.is_dir():
+        with locked(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _unpack(path, folder)
+    return folder
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Into a folder beside `folder`, renamed when it is whole."""
+    partial = folder.with_suffix(".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _check_member(path, member)
+            _check_room(path, archive, folder.parent)
+            partial.mkdir()
+            archive.extractall(partial)
+        os.rename(partial, folder)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged or locked by a password ({reason}). Get it again, or unpack it.") from error
+    except OSError as error:
+        reason = f"cannot unpack {path} into {folder.parent} ({error.strerror or error})"
+        raise DataError(f"{reason}. Set cache_dir elsewhere.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
+    """Nothing may land, or point, outside the folder it is unpacked into."""
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    is_drive = len(name.parts) > 0 and name.parts[0].endswith(":")
+    if name.is_absolute() or ".." in name.parts or is_drive:
+        raise DataError(f"{path} holds {member.filename!r}, which lies outside the archive. Do not trust it.")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise DataError(f"{path} holds a link, {member.filename!r}. Pack the files themselves.")
+
+
+def _check_room(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
+    """Before a disk is filled: a member never unpacks to more than the size it declares."""
+    size = sum(member.file_size for member in archive.infolist())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{path} unpacks to {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left. Set cache_dir elsewhere."
+        )

@@ -1,0 +1,165 @@
+"""Image files decoded once into a file of bytes that is mapped, so that a set may be larger than memory.
+
+The file lies under the hash of the images' content: a folder that moves finds it, a folder that changes does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cfexplain.data.reading.cache import write_atomically
+from cfexplain.data.reading.file_lock import locked
+from cfexplain.data.reading.image_files import read_image
+from cfexplain.errors import DataError
+from cfexplain.types import ImageShape
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of how images are decoded: a change makes every cache anew
+CHUNK = 64  # files at a time: as much is in memory while building
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """images: (N, C, H, W) uint8, of those files that could be read; kept: (N,) int, their places among the files."""
+
+    images: np.ndarray
+    is_mapped: bool
+    kept: np.ndarray
+
+
+def mapped_images(
+    files: Sequence[Path],
+    image_shape: ImageShape,
+    cache_dir: str,
+    memory_limit_mb: int,
+    max_unreadable_fraction: float | None,
+) -> CachedImages:
+    """The images in their files' order; in memory where they take at most `memory_limit_mb`, else mapped.
+
+    Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log.
+    None allows none at all.
+    Of two jobs at once one decodes and the other waits.
+    """
+    assert files, "no image files"
+    path = Path(cache_dir).expanduser() / "images" / f"{content_key(files, image_shape)}.u8"
+    unreadable = _unreadable_of_sound(path)
+    if unreadable is None:
+        with locked(path.with_suffix(".lock")):
+            unreadable = _unreadable_of_sound(path)
+            if unreadable is None:
+                if path.exists():
+                    log.warning("%s is damaged; making it again", path)
+                unreadable = _build(path, files, image_shape)
+    _check_unreadable(files, unreadable, max_unreadable_fraction)
+    kept = np.setdiff1d(np.arange(len(files)), unreadable)
+    shape = (len(kept), *image_shape)
+    is_mapped = prod(shape) > memory_limit_mb * 2**20
+    # Copy on write: torch wants memory that may be written, and the file must not change.
+    images = np.memmap(path, np.uint8, "c", shape=shape) if is_mapped else np.fromfile(path, np.uint8).reshape(shape)
+    return CachedImages(images, is_mapped, kept)
+
+
+def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -> np.ndarray:
+    """(N, C, H, W) uint8 in memory, by way of the same cache. DataError names the first file that is damaged."""
+    return mapped_images(files, image_shape, cache_dir, sys.maxsize, max_unreadable_fraction=None).images
+
+
+def content_key(files: Sequence[Path], image_shape: ImageShape) -> str:
+    key = hashlib.sha256(repr((VERSION, image_shape, len(files))).encode())
+    for digest in _in_threads(_digest, files):
+        key.update(digest)
+    return key.hexdigest()[:32]
+
+
+def _digest(file: Path) -> bytes:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").digest()
+    except OSError:
+        return bytes(32)  # unreadable, which `_build` will say
+
+
+def _unreadable_of_sound(path: Path) -> list[int] | None:
+    """Which files the cached images lack; None where there is no cache, or one cut short or altered."""
+    try:
+        said: Any = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            is_sound = hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"]
+        return said["unreadable"] if is_sound else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _build(path: Path, files: Sequence[Path], image_shape: ImageShape) -> list[int]:
+    log.info("decoding %d images into %s", len(files), path)
+    for leftover in path.parent.glob(f".{path.stem}*"):
+        leftover.unlink(missing_ok=True)  # of a job that was killed: whoever holds the lock is alone
+    unreadable: list[int] = []
+    digest = hashlib.sha256()
+
+    def write(file: BinaryIO) -> None:
+        for index, image in enumerate(_in_threads(lambda name: _image_or_none(name, image_shape), files)):
+            if image is None:
+                unreadable.append(index)
+            else:
+                digest.update(image)
+                file.write(image)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of damaged headers; what cannot be read is counted
+        write_atomically(path, write)
+    notes = {"shape": image_shape, "sha256": digest.hexdigest(), "unreadable": unreadable}
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(json.dumps(notes).encode()))
+    return unreadable
+
+
+def _image_or_none(file: Path, image_shape: ImageShape) -> np.ndarray | None:
+    try:
+        return read_image(file, image_shape)
+    except DataError as error:
+        log.info("left out: %s", error)
+        return None
+
+
+def _check_unreadable(files: Sequence[Path], unreadable: list[int], max_fraction: float | None) -> None:
+    if not unreadable:
+        return
+    if max_fraction is None:
+        raise DataError(f"{_why(files[unreadable[0]])} Fetch it again.")
+    if len(unreadable) > max_fraction * len(files):
+        raise DataError(
+            f"{len(unreadable)} of {len(files)} images cannot be used, first: {_why(files[unreadable[0]])} "
+            f"Mend or remove them, or allow more with max_unreadable_fraction (now {max_fraction:g})."
+        )
+    log.warning("left out %d of %d images that cannot be read", len(unreadable), len(files))
+    for index in unreadable:
+        log.info("cannot be read: %s", files[index])
+
+
+def _why(file: Path) -> str:
+    try:
+        read_image(file, (1, 8, 8))
+    except DataError as error:
+        return str(error)
+    return f"{file}."
+
+
+def _in_threads(work: Callable[[Path], Any], files: Sequence[Path]) -> Iterator[Any]:
+    """Results in order, a chunk at a time. Pillow and hashlib let go of the interpreter while they work."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(files), CHUNK):
+            yield from pool.map(work, files[start : start + CHUNK])

@@ -1,0 +1,120 @@
+"""Image files of any kind as uint8 arrays of one shape: what cameras and scanners write, read with Pillow.
+
+Whatever is wrong with a file is one DataError that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cfexplain.errors import DataError
+from cfexplain.types import ImageShape
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
+MIN_SIDE = 8
+# What Pillow's decoders raise on bytes they did not expect.
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+
+
+def find_image_files(folder: Path) -> list[Path]:
+    """Image files anywhere below, by relative name; hidden ones and macOS's __MACOSX left out, links followed."""
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot read the folder {error.filename} ({error.strerror}).") from error
+
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        true_path = os.path.realpath(here)
+        folders[:] = [] if true_path in seen else [name for name in folders if is_visible(name)]
+        if true_path not in seen:
+            names = (name for name in files if is_visible(name))
+            found += [Path(here, name) for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
+        seen.add(true_path)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def read_image(path: Path, image_shape: ImageShape) -> np.ndarray:
+    """(C, H, W) uint8: turned as EXIF says, in 8 bit, grey or RGB, squashed to H x W with antialiasing.
+
+    What is transparent becomes black. Grey is ITU-R BT.601 luma. Of several pictures in a file the first is taken.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = image_shape
+    with opened_image(path) as image:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size leaves the antialiasing to `resize`.
+        image.draft(None, (2 * max(height, width), 2 * max(height, width)))
+        upright = ImageOps.exif_transpose(image)
+        plain = _eight_bit(upright, path).convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(plain.resize((width, height), Image.Resampling.BILINEAR))
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """The file opened by Pillow, its size checked; what goes wrong with it inside the block is a DataError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if min(width, height) < MIN_SIDE:
+                raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")
+            yield image
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large to be decoded ({_said(error)}). Make it smaller.") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is {'a broken link' if path.is_symlink() else 'not there'}.") from error
+    except PermissionError as error:
+        raise DataError(f"no permission to read {path}.") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{path} is no image, or damaged at its start.") from error
+    except DAMAGED as error:
+        raise DataError(f"{path} is damaged or cut short ({_said(error)}).") from error
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """8 bits a channel, without transparency."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bit, in 16 bits or in 32
+        return Image.fromarray(_from_16_bit(np.asarray(image), path))
+    if image.mode == "F":
+        return Image.fromarray(_from_float(np.asarray(image), path))
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image)
+
+
+def _from_16_bit(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError(f"{path} has values from {values.min()} to {values.max()}. Save it with 8 or 16 bits.")
+    return np.rint(values / 257.0).astype(np.uint8)
+
+
+def _from_float(values: np.ndarray, path: Path) -> np.ndarray:
+    """Floats from 0 to 1 or, where one is above 1, from 0 to 255."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # NaN is refused too
+        raise DataError(f"{path} has float values from {low:g} to {high:g}. Scale them to 0 to 1.")
+    return np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

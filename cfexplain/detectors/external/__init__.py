@@ -1,0 +1,1 @@
+"""A detector of one's own, trained elsewhere: read, checked, calibrated."""

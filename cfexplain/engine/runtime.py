@@ -1,0 +1,76 @@
+"""How a run uses the machine: processes, device, threads, determinism."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from cfexplain.errors import ConfigError
+from cfexplain.lazy import torch
+
+NO_CUDA = "device=cuda, but there is no CUDA device here; use device=auto or device=cpu"
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, NVIDIA under WSL, AMD
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """processes:     that train together, each on its part of every batch; of train alone.
+    num_threads:   of each; null leaves torch's choice.
+    deterministic: refuse operations whose result varies between runs.
+    """
+
+    processes: int
+    num_threads: int | None
+    deterministic: bool
+    allow_tf32: bool
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes must be >= 1, got {self.processes}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be >= 1 or null, got {self.num_threads}")
+
+
+def check_device(device: Device) -> None:
+    """ConfigError for a GPU that cannot be there, found without loading torch."""
+    if device is Device.cuda and sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES):
+        raise ConfigError(NO_CUDA)
+
+
+def start_torch(runtime: Runtime, device: Device, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """Set torch up for this process and choose the device: of `local_size` processes on this machine each has a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError(NO_CUDA)
+    if runtime.num_threads is not None:
+        torch.set_num_threads(runtime.num_threads)
+    # Faded activations and Adam's moments sink into denormal numbers, on which a CPU is about four times slower here.
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
+    use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
+    if use_cuda and local_size > 1:
+        if local_size > (num_gpus := torch.cuda.device_count()):
+            raise ConfigError(too_few_gpus(local_size, num_gpus))
+        torch.cuda.set_device(local_rank)
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def too_few_gpus(num_processes: int, num_gpus: int) -> str:
+    return (
+        f"{num_processes} processes need as many GPUs, and here {'is' if num_gpus == 1 else 'are'} {num_gpus}: "
+        f"set runtime.processes={num_gpus}, or device=cpu"
+    )
+
+
+def device_name(device: torch.device) -> str:
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,0 +1,1 @@
+"""What cfexplain doctor looks at."""

@@ -1,0 +1,138 @@
+"""inspections/00000.pt, 00001.pt, ...: what an explain run found, a file for each batch, as plain dicts of tensors.
+
+A batch is on disk before the next one starts, so memory stays flat, a run that was killed goes on with the batch it was
+at, and shards are merged by putting their files together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cfexplain.engine import checkpoint
+from cfexplain.errors import DataError
+from cfexplain.inspection.base import Inspection
+from cfexplain.inspection.shards import merge_command
+from cfexplain.lazy import Tensor, torch
+from cfexplain.runs.files import read_json, write_json
+from cfexplain.runs.folder import parent_runs
+from cfexplain.types import Explanations, ImageSet
+
+FOLDER, INDEX = "inspections", "index.json"
+SOURCES = ("images", "labels", "classes", "ids")
+EXPLANATIONS = ("images", "logits", "source_logits", "threshold")
+MEASURED = tuple(field.name for field in fields(Inspection) if field.name != "explanations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedInspections:
+    """The batches of one explain run, in their order. remedy: what to type where one is damaged."""
+
+    folder: Path
+    remedy: str
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """What holds for all batches: of_test_anomalies, class_names, shard, and what they were made of."""
+        try:
+            return read_json(self.folder / FOLDER / INDEX)
+        except DataError as error:
+            raise DataError(f"{error}; {self.remedy}") from error
+
+    def begin(self, values: dict[str, Any]) -> None:
+        """Note what holds for all batches; those that an earlier attempt left stay where it said the same."""
+        (self.folder / FOLDER).mkdir(exist_ok=True)
+        path = self.folder / FOLDER / INDEX
+        if path.exists() and {name: self.index.get(name) for name in values} == values:
+            return
+        for file in self.files:
+            file.unlink()
+        write_json(path, values)
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted((self.folder / FOLDER).glob("[0-9]*.pt"))
+
+    def path(self, number: int) -> Path:
+        return self.folder / FOLDER / f"{number:05d}.pt"
+
+    def has(self, number: int) -> bool:
+        """Is that batch there, and whole?"""
+        if not self.path(number).exists():
+            return False
+        try:
+            checkpoint.load(self.path(number), self.remedy)
+        except DataError:
+            return False
+        return True
+
+    def save(self, number: int, inspection: Inspection) -> None:
+        explanations, sources = inspection.explanations, inspection.explanations.sources
+        checkpoint.save(self.path(number), {
+            "sources": {name: _plain(getattr(sources, name)) for name in SOURCES},
+            "explanations": {name: _plain(getattr(explanations, name)) for name in EXPLANATIONS},
+            "inspection": {name: _plain(getattr(inspection, name)) for name in MEASURED},
+        })
+
+    def adopt(self, file: Path) -> None:
+        """Another run's batch under the same number, whole or not at all."""
+        temporary = self.folder / FOLDER / f".{file.name}-{os.getpid()}"
+        shutil.copyfile(file, temporary)
+        os.replace(temporary, self.folder / FOLDER / file.name)
+
+    def __iter__(self) -> Iterator[Inspection]:
+        for file in self.files:
+            values = checkpoint.load(file, self.remedy)
+            try:
+                yield _inspection(values)
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
+
+    def explanations(self) -> Explanations:
+        """Of all batches, for metrics. DataError where they are a part only, or of images without metrics."""
+        index = self.index
+        if not index["of_test_anomalies"]:
+            raise DataError(f"{self.folder} explains your own images, and metrics need the test anomalies; "
+                            f"{self.remedy}")
+        shard = index["shard"]
+        if shard is not None and shard["num_shards"] > 1:
+            command = merge_command(parent_runs(self.folder)[0], self.folder)
+            raise DataError(
+                f"{self.folder} is shard {shard['index']}/{shard['num_shards']}, and metrics need all images; merge "
+                f"the {shard['num_shards']} shards first: {command}"
+            )
+        return joined([inspection.explanations for inspection in self])
+
+
+def joined(parts: list[Explanations]) -> Explanations:
+    sources = [part.sources for part in parts]
+    return Explanations(
+        sources=ImageSet(
+            images=torch.cat([source.images for source in sources]),
+            labels=torch.cat([source.labels for source in sources]),
+            classes=torch.cat([source.classes for source in sources]),
+            ids=tuple(name for source in sources for name in source.ids),
+        ),
+        images=torch.cat([part.images for part in parts]),
+        logits=torch.cat([part.logits for part in parts]),
+        source_logits=torch.cat([part.source_logits for part in parts]),
+        threshold=parts[0].threshold,
+    )
+
+
+def _plain(value: Tensor | tuple[str, ...] | float | None) -> Any:
+    """A view would be saved with all that it is a view of."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def _inspection(values: dict[str, Any]) -> Inspection:
+    sources, measured = values["sources"], values["inspection"]
+    source_set = ImageSet(**{name: tuple(value) if name == "ids" else value for name, value in sources.items()})
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()}
+    return Inspection(explanations=Explanations(sources=source_set, **values["explanations"]), **lists)

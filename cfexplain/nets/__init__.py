@@ -1,1 +1,0 @@
-"""Plain network modules; they know nothing of anomalies."""

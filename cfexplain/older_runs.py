@@ -1,0 +1,26 @@
+"""What runs of earlier versions say otherwise: targets by their new names, values that they lack and did without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {  # target, or the start of one up to a dot
+    **{f"cfexplain.data.{name}.": f"cfexplain.data.datasets.{name}."
+       for name in ("cifar10", "cmnist", "folder", "glyphs", "gtsrb", "mnist", "mvtec")},
+    "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
+    "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
+    "cfexplain.explanation.spec.Fit": "cfexplain.explanation.game.Fit",
+    "cfexplain.metrics.judge_recipe.JudgeRecipe": "cfexplain.metrics.judges.JudgeRecipe",
+}
+LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
+    "cfexplain.engine.runtime.Runtime": {"processes": 1},
+    "cfexplain.explanation.game.Fit": {"cycle": 1.0},
+    "cfexplain.generators.conv.Conv": {"exact_skip": False},
+}
+
+
+def todays_target(target: str) -> str:
+    """The class that `_target_` names in this version."""
+    start = target[: target.rfind(".") + 1]
+    return MOVED.get(target) or MOVED.get(start, start) + target[len(start) :]

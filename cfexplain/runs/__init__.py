@@ -1,0 +1,1 @@
+"""Runs on the disk: their folders, locks and files, and the tables of many."""

@@ -1,0 +1,130 @@
+"""Files that a script may read at any moment: written under a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL.Image import Image
+
+from cfexplain.errors import DataError
+
+SCHEMA_VERSION = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file at once: a reader sees the old text or the new one, never half of it."""
+    _replace(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **finite(values)}, indent=2) + "\n")
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """nan and inf are no JSON: null stands for them."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """DataError where the file is missing or is no JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"no {path.name} in {path.parent}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged: it holds no object")
+    return values
+
+
+def append_json_line(path: Path, values: Mapping[str, Any]) -> None:
+    """On disk when it returns: a checkpoint that is saved later must not outlive this line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite(values)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of lines; a last line that a killed process left half-written is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; delete it and run the same command again") from error
+
+
+def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """A PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    _replace(path, buffer.getvalue())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Temporary files of a process that was killed while it wrote; call it while holding the folder's lock."""
+    for path in folder.glob(".*.*-*"):
+        if path.is_file():
+            path.unlink()
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One line a row, columns in the order of the first row's keys; rows may be made while they are written."""
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+        text.flush()
+        text.detach()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written bit by bit that takes the place of `path` at the end, or of nothing after an error."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 600: a group on a cluster could not read it
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

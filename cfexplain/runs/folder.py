@@ -1,0 +1,235 @@
+"""The run folder: made once, never shared by two jobs, and the record (run.json) of what happened in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from datetime import datetime, UTC
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cfexplain.errors import ConfigError, DataError, DiskFull
+from cfexplain.runs.files import read_json, remove_leftovers, write_json, write_text
+from cfexplain.runs.lock import hold
+from cfexplain.version import VERSION
+
+LATEST = "latest.txt"
+MIN_FREE_MB = 8.0  # for a log, records and pictures; a training adds its checkpoints
+PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "hydra-core", "omegaconf", "rich",
+            "hydra-joblib-launcher", "hydra-submitit-launcher")
+
+
+def stamped_name(now: datetime | None = None) -> str:
+    """'20261124T233000Z-a1b2c3': sorts by time, differs between runs of the same second."""
+    now = now or datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def safe_name(name: str) -> str:
+    """Only [a-z0-9._-]: nothing that a shell, Hydra or Windows reads as more than a name."""
+    return re.sub(r"[^a-z0-9._-]+", "_", name.lower()).strip("._") or "run"
+
+
+def make_run_folder(parent: Path, prefix: str = "") -> Path:
+    """A new folder of its own below `parent`; another name where two runs chose the same."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        check_free_space(parent, MIN_FREE_MB)
+        while True:
+            folder = parent / f"{prefix}{stamped_name()}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            hold(folder)
+            return folder
+    except OSError as error:
+        raise ConfigError(f"cannot make a run folder in {parent}: {error.strerror}; set output_root=") from error
+
+
+def claim_run_folder(folder: Path) -> None:
+    """Make `folder` or take it over, and hold it for this process; ConfigError where another one is writing to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir={folder} cannot be made: {error.strerror}") from error
+    check_free_space(folder, MIN_FREE_MB)
+    hold(folder)
+
+
+def check_free_space(folder: Path, wanted_mb: float) -> None:
+    """DiskFull, before anything is computed, where the folder's disk has less left than a run will write."""
+    free_mb = shutil.disk_usage(folder).free / 2**20
+    if free_mb < wanted_mb:
+        raise DiskFull(
+            f"{folder} lies on a disk with {free_mb:.0f} MB left, and this run needs about {wanted_mb:.0f} MB; "
+            "free some, or choose another place with output_root= or run_dir="
+        )
+
+
+@dataclass
+class RunFolder:
+    """A run's folder and its record. Every change of the record is written at once."""
+
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Path:
+        return self._made("images")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self._made("checkpoints")
+
+    def begin(self, command: str, argv: list[str], config_yaml: str, seed: int | None) -> None:
+        """Start the record. What a run that is continued noted before stays: its warnings, and each attempt."""
+        for folder in (self.path, self.path / "checkpoints", self.path / "images"):
+            remove_leftovers(folder)
+        before = self._record_before()
+        write_text(self.path / "config.yaml", config_yaml)
+        self.record = {
+            "status": "running",
+            "exit_code": None,
+            "command": command,
+            "argv": argv,
+            "config_sha256": hashlib.sha256(config_yaml.encode("utf-8")).hexdigest(),  # of config.yaml as it is written
+            "started": _now(),
+            "status_changes": [],
+            "seed": seed,
+            "device": None,
+            "parents": [],
+            "versions": versions(),
+            **git_state(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "timings_seconds": {},
+            "peak_memory_mb": None,
+            "warnings": before.get("warnings", []),
+            "attempts": [*before.get("attempts", []), *([_attempt(before)] if before else [])],
+        }
+        self.update()
+
+    def _record_before(self) -> dict[str, Any]:
+        """Of the attempt that is continued; empty where this is the first one."""
+        try:
+            return read_json(self.path / "run.json")
+        except DataError:
+            return {}
+
+    def update(self, **changes: Any) -> None:
+        self.record.update(changes)
+        noted = self.record["status_changes"]
+        if not noted or noted[-1]["status"] != self.record["status"]:
+            noted.append({"status": self.record["status"], "at": _now()})
+        write_json(self.path / "run.json", self.record)
+
+    def write_parents(self, parents: list[Path]) -> None:
+        """Relative to this folder, so that outputs/ may be moved as a whole."""
+        self.update(parents=[os.path.relpath(parent, self.path) for parent in parents])
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        write_json(self.path / "metrics.json", metrics)
+
+    def _made(self, name: str) -> Path:
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _attempt(record: dict[str, Any]) -> dict[str, Any]:
+    """What run.json keeps of an earlier attempt. One that never wrote its end was killed."""
+    status = "killed" if record.get("status") == "running" else record.get("status")
+    names = ("started", "status_changes", "exit_code", "host", "pid", "argv", "versions", "git_commit",
+             "git_is_clean", "device", "timings_seconds", "peak_memory_mb")
+    return {"status": status, **{name: record.get(name) for name in names}}
+
+
+def point_latest(output_root: Path, command: str, folder: Path) -> None:
+    """Note the newest finished run of a command in outputs/latest.txt."""
+    output_root.mkdir(parents=True, exist_ok=True)
+    lines = {**_latest_lines(output_root), command: str(folder)}
+    write_text(output_root / LATEST, "".join(f"{name} {path}\n" for name, path in sorted(lines.items())))
+
+
+def read_latest(output_root: Path) -> dict[str, Path]:
+    """Newest finished run of each command; found below `output_root` too where that has moved."""
+    found = {}
+    for command, text in _latest_lines(output_root).items():
+        folder = Path(text)
+        found[command] = folder if folder.is_dir() else output_root.joinpath(*folder.parts[-3:])
+    return found
+
+
+def parent_runs(folder: Path) -> list[Path]:
+    """The runs that a run builds on, as its run.json names them: relative to its own folder."""
+    return [Path(os.path.relpath(folder / parent)) for parent in read_json(folder / "run.json").get("parents", [])]
+
+
+def _latest_lines(output_root: Path) -> dict[str, str]:
+    file = output_root / LATEST
+    if not file.exists():
+        return {}
+    return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if " " in line)
+
+
+def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
+    """The folder of a run given as a path or as `latest`; `commands`: which commands may have made it, best first."""
+    remedy = "train one: cfexplain train"
+    if run == "latest":
+        latest = read_latest(output_root)
+        found = [latest[command] for command in commands if command in latest]
+        if not found:
+            raise DataError(f"no run in {output_root / LATEST}; {remedy}")
+        # An explain run counts as the newest only while it explains the newest train run.
+        newest = found[0]
+        if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
+            newest = found[1]
+        return newest
+    folder = Path(run)
+    if not (folder / "run.json").is_file():
+        raise DataError(f"no run at {run}; {remedy}")
+    made_by = read_json(folder / "run.json").get("command")
+    if made_by not in commands:
+        raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {remedy}")
+    return folder
+
+
+def versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"cfexplain": VERSION, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """Commit of the checkout that this code lies in, and whether it held just that; None for an installed package."""
+    root, commit, is_clean = Path(__file__).resolve().parents[2], None, None
+    if (root / ".git").exists():
+        try:
+            commit = _git(root, "rev-parse", "HEAD")
+            # A new, untracked module is another program too; outputs and data are ignored by .gitignore.
+            is_clean = not _git(root, "status", "--porcelain", "--", "cfexplain", "conf")
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return {"git_commit": commit, "git_is_clean": is_clean}
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=5)
+    return done.stdout.strip()
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

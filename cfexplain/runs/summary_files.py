@@ -1,0 +1,179 @@
+"""A Summary as files and on the screen: every number in summary.csv and summary.json, the headlines in .md and .tex."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cfexplain.runs.files import write_csv, write_json, write_text
+from cfexplain.runs.summary import Cell, Group, Spread, Summary
+
+NAMES = ("summary.csv", "summary.json", "summary.md", "summary.tex")
+CELLS, SEEDS, NORMALS, FAILURES = "Cells", "Mean over seeds", "Mean over normal sets", "Not done"
+STD_NOTE = "mean ± sample standard deviation; over normal sets: of the means over seeds, each set counting once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """As text, for reading. num_left: so many first columns are words, the others numbers."""
+
+    title: str
+    headings: Sequence[str]
+    num_left: int
+    rows: Sequence[Sequence[str]]
+
+
+def write_summary(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> None:
+    """headlines: key of a metric -> its ideal value."""
+    write_csv(folder / "summary.csv", _csv_rows(summary, folder))
+    write_json(folder / "summary.json", as_json(summary, folder))
+    write_text(folder / "summary.md", _as_markdown(summary, folder, headlines))
+    write_text(folder / "summary.tex", _as_latex(summary, folder, headlines))
+
+
+def print_summary(summary: Summary, folder: Path, headlines: Mapping[str, str], stream: TextIO) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    # A file or a pipe has no width of its own: lines must not be broken at 80 there, scripts read them.
+    console = Console(file=stream, width=None if stream.isatty() else 240, highlight=False, markup=False)
+    for table in tables(summary, folder, headlines):
+        shown = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
+        for index, heading in enumerate(table.headings):
+            shown.add_column(heading, justify="left" if index < table.num_left else "right", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    console.print(_counts(summary) + _ideals(summary, headlines))
+
+
+def tables(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> list[Table]:
+    """Those that have rows."""
+    keys = [key for key in headlines if key in summary.metrics]
+    names = summary.columns
+    cells = [
+        [_name(cell, folder), *(cell.values[name] for name in names), cell.status,
+         *(_rounded(cell.metrics[key]) if key in cell.metrics else "" for key in keys)]
+        for cell in summary.cells
+    ]
+    failures = [[_name(cell, folder), cell.status, cell.reason] for cell in summary.cells if cell.status != "done"]
+    found = [
+        Table(title=CELLS, headings=["cell", *names, "status", *keys], num_left=len(names) + 2, rows=cells),
+        _group_table(SEEDS, "cells", summary.over_seeds, keys),
+        _group_table(NORMALS, "normal sets", summary.over_normals, keys),
+        Table(title=FAILURES, headings=["cell", "status", "reason"], num_left=3, rows=failures),
+    ]
+    return [table for table in found if table.rows]
+
+
+def as_json(summary: Summary, folder: Path) -> dict[str, Any]:
+    return {
+        "columns": list(summary.columns),
+        "cells": [
+            {"cell": _name(cell, folder), "status": cell.status, "reason": cell.reason or None,
+             "values": dict(cell.values), "metrics": dict(cell.metrics)}
+            for cell in summary.cells
+        ],
+        "over_seeds": [_group_as_json(group) for group in summary.over_seeds],
+        "over_normals": [_group_as_json(group) for group in summary.over_normals],
+    }
+
+
+def _group_as_json(group: Group) -> dict[str, Any]:
+    metrics = {key: {"mean": found.mean, "std": found.std, "n": found.n} for key, found in group.metrics.items()}
+    return {"values": dict(group.values), "members": group.num_members, "done": group.num_done, "metrics": metrics}
+
+
+def _csv_rows(summary: Summary, folder: Path) -> list[dict[str, Any]]:
+    """`row` says what a line is: cell, over seeds, over normal sets. A cell has no std."""
+    keys = summary.metrics
+
+    def line(row: str, cell: str, values: Mapping[str, str], status: str, reason: str, n: int,
+             numbers: Mapping[str, Spread]) -> dict[str, Any]:
+        columns = {name: values.get(name, "") for name in summary.columns}
+        means = {}
+        for key in keys:
+            found = numbers.get(key)
+            means |= {key: "" if found is None else found.mean,
+                      f"{key}_std": "" if found is None or found.std is None else found.std}
+        return {"row": row, "cell": cell, **columns, "status": status, "n": n, **means, "reason": reason}
+
+    lines = [
+        line("cell", _name(cell, folder), cell.values, cell.status, cell.reason, int(cell.status == "done"),
+             {key: Spread(mean=value, std=None, n=1) for key, value in cell.metrics.items()})
+        for cell in summary.cells
+    ]
+    for row, groups in (("over seeds", summary.over_seeds), ("over normal sets", summary.over_normals)):
+        lines += [line(row, "", group.values, _done(group), "", group.num_done, group.metrics) for group in groups]
+    return lines
+
+
+def _done(group: Group) -> str:
+    return "done" if group.num_done == group.num_members else "incomplete"
+
+
+def _as_markdown(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> str:
+    parts = [f"# Summary of {folder.name}", _counts(summary) + _ideals(summary, headlines)]
+    for table in tables(summary, folder, headlines):
+        rules = ["---" if index < table.num_left else "---:" for index in range(len(table.headings))]
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in (table.headings, rules, *table.rows)]
+        parts.append("\n".join([f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _as_latex(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> str:
+    """One tabular a table; \\usepackage{booktabs}."""
+    parts = [f"% {_counts(summary)}{_ideals(summary, headlines)}"]
+    for table in tables(summary, folder, headlines):
+        layout = "l" * table.num_left + "r" * (len(table.headings) - table.num_left)
+        rows = [" & ".join(map(_escaped, row)) + r" \\" for row in table.rows]
+        parts.append("\n".join([
+            f"% {table.title}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule",
+            " & ".join(map(_escaped, table.headings)) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}",
+        ]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+
+
+def _group_table(title: str, unit: str, groups: Sequence[Group], keys: Sequence[str]) -> Table:
+    names = list(groups[0].values) if groups else []
+    rows = [
+        [*group.values.values(), str(group.num_done) if group.num_done == group.num_members
+         else f"{group.num_done} of {group.num_members}",
+         *(_mean_and_std(group.metrics[key], group.num_done) if key in group.metrics else "" for key in keys)]
+        for group in groups
+    ]
+    return Table(title=title, headings=[*names, unit, *keys], num_left=len(names), rows=rows)
+
+
+def _mean_and_std(found: Spread, expected: int) -> str:
+    text = _rounded(found.mean) + (f" ± {_rounded(found.std)}" if found.std is not None else "")
+    return text if found.n == expected else f"{text} (of {found.n})"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _counts(summary: Summary) -> str:
+    done = sum(cell.status == "done" for cell in summary.cells)
+    means = f". {STD_NOTE.capitalize()}" if summary.over_seeds or summary.over_normals else ""
+    return f"{done} of {len(summary.cells)} cells done{means}."
+
+
+def _ideals(summary: Summary, headlines: Mapping[str, str]) -> str:
+    ideals = [f"{key} {ideal}" for key, ideal in headlines.items() if key in summary.metrics and ideal]
+    return f" Ideal: {', '.join(ideals)}." if ideals else ""
+
+
+def _name(cell: Cell, folder: Path) -> str:
+    """Its folder, below the summary's where it lies there."""
+    inside = cell.folder.resolve()
+    return str(inside.relative_to(folder.resolve()) if inside.is_relative_to(folder.resolve()) else cell.folder)
