@@ -10,12 +10,12 @@ MOVED = {  # target, or the start of one up to a dot
        for name in ("cifar10", "cmnist", "folder", "glyphs", "gtsrb", "mnist", "mvtec")},
     "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
     "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
-    "cfexplain.explanation.spec.Fit": "cfexplain.explanation.game.Fit",
+    "cfexplain.explanation.spec.Fit": "cfexplain.explanation.objective.GeneratorTraining",
     "cfexplain.metrics.judge_recipe.JudgeRecipe": "cfexplain.metrics.judges.JudgeRecipe",
 }
 LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
     "cfexplain.engine.runtime.Runtime": {"processes": 1},
-    "cfexplain.explanation.game.Fit": {"cycle": 1.0},
+    "cfexplain.explanation.objective.GeneratorTraining": {"cycle": 1.0},
     "cfexplain.generators.conv.Conv": {"exact_skip": False},
 }
 

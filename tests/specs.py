@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from cfexplain.config import build
-from cfexplain.explanation.game import Fit
+from cfexplain.explanation.objective import GeneratorTraining
 from cfexplain.generators.conv import Conv
 from tests.conftest import ROOT
 
@@ -18,9 +18,9 @@ def small_generator(**values: Any) -> Conv:
     return build(_read("generator/conv_small") | small | values, Conv, "generator")
 
 
-def small_fit(**values: Any) -> Fit:
+def small_fit(**values: Any) -> GeneratorTraining:
     often = {"ema_decay": 0.9, "log_every_steps": 5, "image_every_steps": 5, "checkpoint_every_steps": 5}
-    return build(_read("fit/default") | often | values, Fit, "fit")
+    return build(_read("fit/default") | often | values, GeneratorTraining, "fit")
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_a_range_error_has_the_group_in_front():
     ("cfexplainer.Evil", "lies outside cfexplain"),
     ("cfexplain.detectors.nosuch.Hsc", "cannot import"),
     ("cfexplain.detectors.hsc.Nosuch", "cannot import"),
-    ("cfexplain.explanation.game.Fit", "is not a DetectorSpec"),
+    ("cfexplain.explanation.objective.GeneratorTraining", "is not a DetectorSpec"),
     ("cfexplain.config.build", "is not a class"),
 ])
 def test_a_config_cannot_name_any_code(target, message):

@@ -11,7 +11,7 @@ from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.game import Fit
+from cfexplain.explanation.objective import GeneratorTraining
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.reporting.tensorboard import check_tensorboard
 from cfexplain.types import Splits
@@ -32,7 +32,7 @@ class TrainConfig:
     detector: DetectorSpec
     encoder: EncoderSpec
     generator: GeneratorSpec
-    fit: Fit
+    fit: GeneratorTraining
     runtime: Runtime
     experiment: str | None
     reported: dict[str, float]

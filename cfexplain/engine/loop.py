@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cfexplain.engine import stopping
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.errors import FitError, Interrupted
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import nn, Tensor, torch
 from cfexplain.types import Tick
 
 
@@ -117,3 +118,20 @@ def _tensors(state: Any) -> list[Tensor]:
         return [state]
     inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
     return [tensor for value in inner for tensor in _tensors(value)]
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of gradient descent."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients to these networks' weights, and no power iteration of their spectral norms."""
+    for network in networks:
+        network.requires_grad_(False).eval()
+    yield
+    for network in networks:
+        network.requires_grad_(True).train()

@@ -13,6 +13,6 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def step_generator(seed: int, step: int, stream: str = "") -> torch.Generator:
-    """The CPU generator of one training step; `stream` keeps independent uses apart."""
-    return torch.Generator().manual_seed(derived_seed(seed, step, stream))
+def step_generator(seed: int, step: int, stream: str = "", device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of one training step; `stream` keeps independent uses apart."""
+    return torch.Generator(device).manual_seed(derived_seed(seed, step, stream))

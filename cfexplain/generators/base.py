@@ -23,4 +23,4 @@ class GeneratorSpec(ABC):
 
     @abstractmethod
     def build_pair_classifier(self, image_shape: ImageShape, num_concepts: int) -> nn.Module:
-        """R(source, edited, noise_like=None) -> (N, K) logits, a deep network."""
+        """R(source, edited, noise=None) -> (N, K) logits, a deep network."""

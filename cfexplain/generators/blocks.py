@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cfexplain.lazy import F, nn, Tensor, torch
 
 GROUP_SIZE = 8  # channels that are normalised together
-NoiseLike = Callable[[Tensor], Tensor]  # standard normal noise of the shape, dtype and device of a tensor
+
+
+def spectral_norm(layer: nn.Module) -> nn.Module:
+    """The layer with its weight divided by its largest singular value (Miyato et al., 2018)."""
+    return nn.utils.parametrizations.spectral_norm(layer)
 
 
 class ConditionalGroupNorm(nn.Module):
@@ -61,9 +63,9 @@ class SpectralResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, is_first: bool = False) -> None:
         super().__init__()
-        self.conv_1 = nn.utils.parametrizations.spectral_norm(nn.Conv2d(in_channels, out_channels, 3, padding=1))
-        self.conv_2 = nn.utils.parametrizations.spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.shortcut = nn.utils.parametrizations.spectral_norm(nn.Conv2d(in_channels, out_channels, 1))
+        self.conv_1 = spectral_norm(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.conv_2 = spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.shortcut = spectral_norm(nn.Conv2d(in_channels, out_channels, 1))
         self.is_first = is_first
 
     def forward(self, features: Tensor) -> Tensor:
@@ -99,8 +101,8 @@ class ProjectionDiscriminator(nn.Module):
     def __init__(self, num_channels: int, width: int, num_blocks: int, patch: int, num_alpha_bins: int) -> None:
         super().__init__()
         self.trunk = SpectralTrunk(num_channels, width, num_blocks, patch)
-        self.logit = nn.utils.parametrizations.spectral_norm(nn.Linear(self.trunk.output_dim, 1))
-        self.bin_embedding = nn.utils.parametrizations.spectral_norm(nn.Embedding(num_alpha_bins, self.trunk.output_dim))
+        self.logit = spectral_norm(nn.Linear(self.trunk.output_dim, 1))
+        self.bin_embedding = spectral_norm(nn.Embedding(num_alpha_bins, self.trunk.output_dim))
 
     def forward(self, images: Tensor, alpha_bins: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins -> (N,) logits, high = real."""
@@ -118,9 +120,9 @@ class PairClassifier(nn.Module):
     def __init__(self, num_channels: int, width: int, num_blocks: int, num_concepts: int) -> None:
         super().__init__()
         self.trunk = SpectralTrunk(2 * num_channels, width, num_blocks)
-        self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(self.trunk.output_dim, num_concepts))
+        self.head = spectral_norm(nn.Linear(self.trunk.output_dim, num_concepts))
 
-    def forward(self, source: Tensor, edited: Tensor, noise_like: NoiseLike | None = None) -> Tensor:
+    def forward(self, source: Tensor, edited: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
         return self.head(self.trunk(torch.cat([source, edited], dim=1)))
 
@@ -128,8 +130,8 @@ class PairClassifier(nn.Module):
 class DirectionClassifier(nn.Module):
     """R as one linear layer on the direction of a coarse edit: a concept is one way of changing any image.
 
-    The edit is averaged over a coarse grid, so that fine marks are of no use, brought to length 1, and given the noise
-    that the caller draws (at test time there is none). Being linear, R cannot tell "red for yellow digits, a 1 for
+    The edit is averaged over a coarse grid, so that fine marks are of no use, brought to length 1, and given noise
+    (at test time there is none). Being linear, R cannot tell "red for yellow digits, a 1 for
     blue ones" from its mirror image, which a deep R takes for a concept.
     """
 
@@ -141,10 +143,11 @@ class DirectionClassifier(nn.Module):
         self.grid = grid
         self.noise = noise
 
-    def forward(self, source: Tensor, edited: Tensor, noise_like: NoiseLike | None = None) -> Tensor:
+    def forward(self, source: Tensor, edited: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
         edit = F.adaptive_avg_pool2d(edited - source, self.grid).flatten(1)
         direction = edit / (edit.norm(dim=1, keepdim=True) + 1e-3)
-        if self.noise > 0 and noise_like is not None:
-            direction = direction + self.noise * noise_like(direction)
+        if self.noise > 0 and noise is not None:
+            drawn = torch.randn(direction.shape, generator=noise, device=noise.device)
+            direction = direction + self.noise * drawn.to(direction)
         return self.SHARPNESS * F.linear(direction, F.normalize(self.head.weight, dim=1))

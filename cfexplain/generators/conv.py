@@ -19,7 +19,7 @@ class Conv(GeneratorSpec):
 
     patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
     source_skip: the source, times this, is added to the output before the tanh; 0 draws every picture anew.
-    exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, whose greys count.
+    exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, as greys count.
     condition_spread: how much the norms' scales of different concepts and alpha bins differ at the start.
     """
 
@@ -68,11 +68,11 @@ class ConditionalGenerator(nn.Module):
     A pixel-unshuffle stem of factor `patch` cuts the cost by about its square; the head enlarges smoothly, as a
     pixel-shuffle one leaves a grid in the strokes. Sizes that the strides do not divide are padded and cut again.
 
-    The source is added before the tanh, so what an edit leaves alone stays sharp: times `source_skip`, which drives greys
-    to black and white as in a drawing, or with `exact_skip` as the value whose tanh it is, up to that size, so that each
-    shade stays what it was and black and white are still within reach of an edit. This tempts the
-    generator to nibble at strokes until the detector gives in: it needs a strong adversarial loss, noise before the
-    score, and a concept classifier that sees coarse changes only (conf/fit/default.yaml).
+    The source is added before the tanh, so what an edit leaves alone stays sharp: times `source_skip`, which drives
+    greys to black and white as in a drawing, or with `exact_skip` as the value whose tanh it is, up to that size, so
+    that each shade stays what it was and black and white are still within reach of an edit. This tempts the generator
+    to nibble at strokes until the detector gives in: it needs a strong adversarial loss, noise before the score, and a
+    concept classifier that sees coarse changes only (conf/fit/default.yaml).
 
     condition_spread: standard deviation of the norms' initial scales. With 0 all concepts start as one, and only a loss
     that compares them, such as fit.diversity, tells them apart.

@@ -19,7 +19,6 @@ from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import FitError, Interrupted
 from cfexplain.explanation.game import CounterfactualLearner
-from cfexplain.explanation.game import Noise
 from cfexplain.types import Augmentation, ImageSet, Splits
 from tests.specs import small_fit, small_generator
 
@@ -28,7 +27,8 @@ PAIR = [Ranks(rank=0, size=2), Ranks(rank=1, size=2)]
 DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=16, learning_rate=1e-3, weight_decay=1e-4)
 ENCODER = ConvEncoder(width=4)
 GENERATOR = small_generator(condition_spread=0.02, exact_skip=False)
-FIT = small_fit(steps=20, batch_size=16, num_alpha_bins=3)
+# Noise is each rank's own; without it the ranks' step is that of one process.
+FIT = small_fit(steps=20, batch_size=16, num_alpha_bins=3, score_noise=0.0, concept_noise=0.0)
 
 
 def pictures(kind: str, n: int, label: int, seed: int) -> ImageSet:
@@ -62,25 +62,19 @@ def test_the_parts_of_a_batch_are_its_blocks_divided():
         PAIR[0].part(rows, 5, 7)
 
 
-def test_noise_does_not_depend_on_the_ranks():
-    whole = Noise(generator=step_generator(0, 1), ranks=ALONE).on(4, 2)(torch.zeros(6, 3))
-    parts = [Noise(generator=step_generator(0, 1), ranks=ranks).on(2, 1)(torch.zeros(3, 3)) for ranks in PAIR]
-    assert torch.equal(torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]]), whole)
-
-
 @pytest.mark.parametrize("augmentation", [None, Augmentation(flip=True, crop_padding=2)], ids=["plain", "augmented"])
 def test_the_ranks_samples_are_the_halves_of_one_batch(augmentation):
     splits = splits_of(augmentation)
     whole, parts = game_of(splits, ALONE).sample(7), [game_of(splits, ranks).sample(7) for ranks in PAIR]
     for name in ("sources", "source_bins", "target_bins", "concepts"):
-        blocks = [getattr(part, name).split([4, 4]) for part in parts]
+        blocks = [getattr(part, name)[:8].split([4, 4]) for part in parts]
         joined_ = torch.cat([blocks[0][0], blocks[1][0], blocks[0][1], blocks[1][1]])
-        torch.testing.assert_close(joined_, getattr(whole, name), msg=name)
+        torch.testing.assert_close(joined_, getattr(whole, name)[:16], msg=name)
     torch.testing.assert_close(torch.cat([part.held_out for part in parts]), whole.held_out)
     assert [part.num_normals for part in parts] == [4, 4] and whole.num_normals == 8
     for part in parts:  # every second row keeps its bin, in each part too
-        assert torch.equal(part.target_bins[::2], part.source_bins[::2])
-        assert (part.target_bins[1::2] != part.source_bins[1::2]).all()
+        assert torch.equal(part.target_bins[:8:2], part.source_bins[::2])
+        assert (part.target_bins[1:8:2] != part.source_bins[1::2]).all()
 
 
 def test_alone_nothing_is_replaced_and_no_step_is_hooked():

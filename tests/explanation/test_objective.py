@@ -5,13 +5,22 @@ import math
 import pytest
 import torch
 
-from cfexplain.explanation.losses import (
-    diversity_losses,
-    l1_distances,
-    matching_loss,
-    overlap_losses,
-    score_losses,
+from cfexplain.explanation.objective import (
+    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, score_losses,
 )
+
+
+def test_hinge_losses_by_hand():
+    logits = torch.tensor([-2.0, 0.5, 3.0])
+    assert hinge_losses(logits, is_real=True).tolist() == [3.0, 0.5, 0.0]
+    assert hinge_losses(logits, is_real=False).tolist() == [0.0, 1.5, 4.0]
+
+
+def test_noise_has_the_asked_deviation_and_zero_leaves_images_alone():
+    images, noise = torch.full((64, 1, 32, 32), 0.5), torch.Generator().manual_seed(0)
+    assert noisy(images, 0.0, noise) is images
+    added = noisy(images, 0.2, noise) - images
+    assert added.std().item() == pytest.approx(0.2, rel=0.02) and abs(added.mean().item()) < 0.01
 
 
 def test_score_loss_by_hand():

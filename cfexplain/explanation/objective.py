@@ -1,0 +1,164 @@
+"""The objective of the counterfactual game: its values, with a weight for each loss, and the losses as pure functions.
+
+Losses give one value per sample unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cfexplain.generators.base import GeneratorSpec
+from cfexplain.generators.blocks import DirectionClassifier
+from cfexplain.lazy import F, nn, Tensor, torch
+from cfexplain.types import ImageShape
+
+
+class ConceptView(Enum):
+    pair = "pair"
+    direction = "direction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorTraining:
+    """Training of generator, discriminator and concept classifier. A weight of 0 leaves a loss out.
+
+    num_alpha_bins: n; bin a stands for the wanted score a / (n - 1).
+    score_stop:     the score loss of alpha = 0 ends at the held-out normals' mean level.
+    score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units.
+    reconstruction: L1 distance to the source, where nothing is to change and after the way back, G(G(x, a, k), b, k).
+    cycle:          share of the way back in it, 1 in the paper. 0: no way back, for defects: what is normal cannot tell
+                    what they looked like.
+    matching:       1-D Wasserstein distance of the logits of counterfactuals and held-out normals.
+    pull:           L1 distance of counterfactual and source.
+    diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
+    overlap:        squared cosine between the concepts' edits.
+    concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
+    concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
+    """
+
+    steps: int
+    batch_size: int
+    num_concepts: int
+    num_alpha_bins: int
+    learning_rate: float
+    discriminator_learning_rate: float
+    beta_1: float
+    beta_2: float
+    ema_decay: float
+    adversarial: float
+    score: float
+    score_stop: bool
+    score_noise: float
+    matching: float
+    reconstruction: float
+    cycle: float
+    concept: float
+    concept_classifier: ConceptView
+    concept_grid: int
+    concept_noise: float
+    pull: float
+    diversity: float
+    diversity_margin: float
+    overlap: float
+    log_every_steps: int
+    image_every_steps: int
+    checkpoint_every_steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_concepts", "num_alpha_bins"):
+            if getattr(self, name) < (1 if name == "num_concepts" else 2):
+                raise ValueError(f"{name} is too small: {getattr(self, name)}")
+        for name in ("steps", "log_every_steps", "image_every_steps", "checkpoint_every_steps", "concept_grid"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("beta_1", "beta_2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        weights = ("adversarial", "score", "score_noise", "matching", "reconstruction", "cycle", "concept",
+                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap")
+        for name in weights:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @property
+    def compares_concepts(self) -> bool:
+        """Whether a loss looks at the counterfactuals of one image under all concepts."""
+        has_several = self.num_concepts > 1 and (self.diversity > 0 or self.overlap > 0)
+        return self.matching > 0 or self.pull > 0 or has_several
+
+
+def build_concept_classifier(spec: GeneratorSpec, training: GeneratorTraining, image_shape: ImageShape) -> nn.Module:
+    """R(source, edited, noise=None) -> (N, K) logits, as fit.concept_classifier says."""
+    if training.concept_classifier is ConceptView.pair:
+        return spec.build_pair_classifier(image_shape, training.num_concepts)
+    return DirectionClassifier(
+        image_shape[0], training.num_concepts, training.concept_grid, training.concept_noise
+    )
+
+
+def hinge_losses(logits: Tensor, is_real: bool) -> Tensor:
+    """max(0, 1 - D(x)) of real images, max(0, 1 + D(x)) of edited ones: (N,) -> (N,) (Miyato et al., 2018)."""
+    return F.relu(1 - logits) if is_real else F.relu(1 + logits)
+
+
+def score_losses(log_anomalous: Tensor, log_normal: Tensor, alphas: Tensor, stop: float | None = None) -> Tensor:
+    """Cross-entropy of the reached score against the wanted one: -[alpha log phi + (1 - alpha) log(1 - phi)].
+
+    log_anomalous, log_normal, alphas: (N,); alphas in [0, 1].
+    stop: for alpha = 0, the normals' own level kappa; below it the loss is 0. Without it (None, the paper's form) the
+          counterfactuals go on to become more normal than normal images.
+    """
+    losses = -(alphas * log_anomalous + (1 - alphas) * log_normal)
+    return losses if stop is None else torch.where(alphas == 0, F.relu(losses - stop), losses)
+
+
+def l1_distances(images: Tensor, others: Tensor) -> Tensor:
+    """Mean absolute difference of each pair: (N, ...), (N, ...) -> (N,)."""
+    return (images - others).abs().flatten(1).mean(dim=1)
+
+
+def matching_loss(logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """1-D Wasserstein distance of two samples of equal size, in standard deviations of the reference: () .
+
+    The distance of sorted values is the exact optimal transport cost on a line. It is 0 where the counterfactuals score
+    like normal images, the harder ones included; so it aims at a counterfactual AuROC of 0.5 and not below.
+    """
+    assert logits.shape == reference_logits.shape, (logits.shape, reference_logits.shape)
+    scale = reference_logits.std().clamp_min(1e-6)
+    return (logits.sort().values - reference_logits.sort().values).abs().mean() / scale
+
+
+def diversity_losses(counterfactuals: Tensor, margin: float, pool: int = 4) -> Tensor:
+    """How much the counterfactuals of one source look alike, after average pooling so that fine marks do not count.
+
+    counterfactuals: (N, K, C, H, W).  returns: (N,), max(0, margin - L1 distance) averaged over pairs of concepts.
+    """
+    n, num_concepts = counterfactuals.shape[:2]
+    pooled = F.avg_pool2d(counterfactuals.flatten(0, 1), pool, ceil_mode=True).unflatten(0, (n, num_concepts))
+    first, second = torch.triu_indices(num_concepts, num_concepts, offset=1, device=counterfactuals.device)
+    distances = (pooled[:, first] - pooled[:, second]).abs().flatten(2).mean(dim=2)  # (N, pairs)
+    return F.relu(margin - distances).mean(dim=1)
+
+
+def overlap_losses(sources: Tensor, counterfactuals: Tensor, eps: float = 1e-2) -> Tensor:
+    """Squared cosine between the edits of different concepts: edits should not undo or repeat one another.
+
+    sources: (N, C, H, W); counterfactuals: (N, K, C, H, W).  returns: (N,) in [0, 1], mean over pairs of concepts.
+    """
+    edits = (counterfactuals - sources[:, None]).flatten(2)  # (N, K, C*H*W)
+    edits = edits / (edits.norm(dim=2, keepdim=True) + eps)
+    cosines = edits @ edits.transpose(1, 2)  # (N, K, K)
+    first, second = torch.triu_indices(edits.shape[1], edits.shape[1], offset=1, device=edits.device)
+    return cosines[:, first, second].square().mean(dim=1)
+
+
+def noisy(images: Tensor, standard_deviation: float, noise: torch.Generator) -> Tensor:
+    """Gaussian noise on images before the detector sees them: an edit that noise undoes earns nothing."""
+    if standard_deviation == 0:
+        return images
+    drawn = torch.randn(images.shape, generator=noise, device=noise.device)
+    return images + standard_deviation * drawn.to(images)

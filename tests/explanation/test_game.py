@@ -1,0 +1,278 @@
+"""The counterfactual game: a step by hand, what moves and what does not, resuming, and a planted signal learnt."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cfexplain.detectors.base import LogProbs, logits_of
+from cfexplain.detectors.bce import Bce
+from cfexplain.detectors.fitting import fit_detector
+from cfexplain.encoders.conv import Conv as ConvEncoderSpec
+from cfexplain.engine.distributed import Ranks
+from cfexplain.explanation import game
+from cfexplain.explanation.explain import explain_images
+from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, fit_generator
+from cfexplain.metrics.auroc import auroc
+from cfexplain.types import ImageSet, Splits
+from tests.specs import small_fit, small_generator
+
+CPU = torch.device("cpu")
+DETECTOR = Bce(embedding_dim=8, steps=60, batch_size=32, learning_rate=3e-3, weight_decay=0.0)
+ENCODER = ConvEncoderSpec(width=4)
+GENERATOR = small_generator(exact_skip=False)
+FIT = small_fit(
+    steps=10, batch_size=8, learning_rate=1e-3, discriminator_learning_rate=1e-3, adversarial=1.0, score_noise=0.05,
+    concept=1.0, pull=1.0, diversity=1.0,
+)
+NETWORKS = ("generator", "discriminator", "concept_classifier", "detector")
+
+
+def planted(kind: str, n: int, label: int, seed: int) -> ImageSet:
+    """Dark noise; an anomaly has a bright square in the middle."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 40, (n, 1, 16, 16), generator=generator, dtype=torch.uint8)
+    if label:
+        images[:, :, 5:11, 5:11] += 180
+    labels = torch.full((n,), label)
+    return ImageSet(images=images, labels=labels, classes=labels, ids=tuple(f"{kind}/{i}" for i in range(n)))
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    normals, anomalies = planted("test", 60, 0, 3), planted("anomaly", 60, 1, 4)
+    test = ImageSet(
+        images=torch.cat([normals.images, anomalies.images]), labels=torch.cat([normals.labels, anomalies.labels]),
+        classes=torch.cat([normals.classes, anomalies.classes]), ids=normals.ids + anomalies.ids,
+    )
+    train = planted("train", 200, 0, 0)
+    return Splits(
+        train=train, held_out=planted("held", 60, 0, 1), exposure=planted("exposure", 200, 1, 2), test=test,
+        reference=train, class_names=("dark", "square"), factors=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(splits):
+    return fit_detector(DETECTOR, ENCODER, splits, 0, CPU, lambda tick: None)
+
+
+def learner_of(splits, detector, fit=FIT, seed=0) -> CounterfactualLearner:
+    return CounterfactualLearner(GENERATOR, fit, detector, splits, seed, CPU)
+
+
+def weights(network) -> list[torch.Tensor]:
+    return [value.clone() for value in network.state_dict().values()]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+class Line(nn.Module):
+    """A network of one line; its weight of 0 is there for an optimiser to hold."""
+
+    def __init__(self, line) -> None:
+        super().__init__()
+        self.line, self.zero = line, nn.Parameter(torch.zeros(()))
+
+    def forward(self, *inputs):
+        return self.line(*inputs) + self.zero
+
+
+class LineDetector(Line):
+    threshold = torch.tensor(0.0)
+
+    def log_probs(self, images) -> LogProbs:
+        level = means(images)
+        return LogProbs(level - 1, -level)  # so the score loss is alpha (1 - level) + (1 - alpha) level
+
+
+def means(images: torch.Tensor) -> torch.Tensor:
+    return images.mean(dim=(1, 2, 3))
+
+
+def flat(*levels: float) -> torch.Tensor:
+    """(N, 1, 2, 2) images of one level each."""
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+
+def flat_batch() -> Batch:
+    """Two normals, two outliers (.8 and .6); rows 0 and 2 keep their bin; then the outliers under both concepts."""
+    return Batch(
+        sources=flat(0.0, 0.2, 0.8, 0.6, 0.8, 0.8, 0.6, 0.6),
+        source_bins=torch.tensor([0, 0, 1, 1]),
+        target_bins=torch.tensor([0, 1, 1, 0, 0, 0, 0, 0]),
+        concepts=torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]),
+        changing=torch.tensor([1, 3, 4, 5, 6, 7]),
+        num_normals=2,
+        held_out=flat(0.1, 0.3),
+    )
+
+
+# G(x, a, k) = x / 2 + k / 10 + a / 5. Its edits have the levels 0, .4, .6, .4 and .4, .5, .3, .4; the ways back of rows 1
+# and 3, G(.4, 0, 1) and G(.4, 1, 1), the levels .3 and .5.
+def flat_networks() -> Networks:
+    def column(values):
+        return values.view(-1, 1, 1, 1)
+
+    return Networks(
+        generator=Line(lambda images, bins, concepts: images / 2 + column(concepts) / 10 + column(bins) / 5),
+        discriminator=Line(lambda images, bins: means(images) - bins),
+        concept_classifier=Line(lambda source, edited, noise: torch.stack(
+            [torch.zeros(len(source)), means(edited) - means(source)], dim=1
+        )),
+        detector=LineDetector(None),
+    )
+
+
+def flat_learner(splits, detector, monkeypatch, score_stop=None, **values) -> CounterfactualLearner:
+    training = dataclasses.replace(FIT, batch_size=4, score_noise=0.0, diversity_margin=0.3, **values)
+    learner = learner_of(splits, detector, training)
+    learner.networks, learner.score_stop, learner.sample = flat_networks(), score_stop, lambda step: flat_batch()
+    for name in NETWORKS:
+        setattr(learner, name, getattr(learner.networks, name))
+    for name, network in (("generator", "generator"), ("discriminator", "discriminator"),
+                          ("concept", "concept_classifier")):
+        weights = getattr(learner, network).parameters()
+        setattr(learner, f"{name}_optimizer", torch.optim.SGD(weights, lr=0.0))
+    monkeypatch.setattr(learner, "_update_average", lambda: None)
+    return learner
+
+
+def cross_entropy(*signed_differences: float) -> float:
+    """Of logits (0, d): log(1 + exp(-d)) where concept 1 was asked for, log(1 + exp(d)), given as -d, where concept 0."""
+    return sum(math.log(1 + math.exp(-value)) for value in signed_differences) / len(signed_differences)
+
+
+def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
+    found = flat_learner(splits, detector, monkeypatch).step()
+    edit_differences = (0.2, -0.2, 0.4, -0.3, 0.3, -0.2)  # of rows 1, 3 and 4 to 7; of concept 0 with the sign turned
+    wanted = {
+        # D: real logits 0, .2, -.2, -.4; edited ones 0, -.6, -.4, .4, .4, .5, .3, .4
+        "discriminator": (1 + 0.8 + 1.2 + 1.4) / 4 + (1 + 0.4 + 0.6 + 1.4 + 1.4 + 1.5 + 1.3 + 1.4) / 8,
+        "concept_classifier": cross_entropy(*edit_differences),
+        "concept_accuracy": 3 / 6,
+        "adversarial": -(0 - 0.6 - 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4) / 8,
+        # level where alpha is 0, 1 - level where it is 1, of the eight edits and the two ways back
+        "score": (0 + 0.6 + 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4 + 0.3 + 0.5) / 10,
+        "reconstruction": (0 + 0.2) / 2 + (0.1 + 0.1) / 2,
+        "concept": cross_entropy(*edit_differences, -0.1, 0.1),  # the ways back: .4 to .3, .4 to .5
+        # logits 2 level - 1: (-.4, -.2) and (-.2, 0) against held-out (-.8, -.4), whose deviation is .4 / sqrt(2)
+        "matching": ((0.4 + 0.2) / 2 + (0.6 + 0.4) / 2) / 2 / (0.4 / math.sqrt(2)),
+        "pull": (0.4 + 0.3 + 0.3 + 0.2) / 4,
+        "diversity": 0.3 - 0.1,
+        # edits of four equal pixels: lengths .8 and .6, then .6 and .4, each with 0.01 added where divided by
+        "overlap": ((0.48 / (0.81 * 0.61)) ** 2 + (0.24 / (0.61 * 0.41)) ** 2) / 2,
+    }
+    terms = ({*wanted} & {field.name for field in dataclasses.fields(FIT)}) - {"concept_classifier"}
+    total = sum(getattr(FIT, name) * wanted[name] for name in terms)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(wanted | {"generator": total})
+
+
+def test_the_score_loss_stops_at_the_normals_level(splits, detector, monkeypatch):
+    found = flat_learner(splits, detector, monkeypatch, score_stop=0.35).step()
+    # alpha = 0: 0, .4, .4, .5, .3, .4 and .3 less .35 where they are above it; alpha = 1 as before: .6, .4, .5
+    assert found["score"].item() == pytest.approx((0.05 + 0.05 + 0.15 + 0.05 + 0.6 + 0.4 + 0.5) / 10)
+
+
+def test_without_the_way_back_only_what_keeps_its_bin_is_reconstructed(splits, detector, monkeypatch):
+    found = flat_learner(splits, detector, monkeypatch, cycle=0.0).step()
+    assert found["reconstruction"].item() == pytest.approx(0.1)
+    assert found["concept"].item() == pytest.approx(found["concept_classifier"].item())
+    assert found["score"].item() == pytest.approx((0 + 0.6 + 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4) / 8)
+
+
+def test_noise_is_of_the_step_and_the_rank(splits, detector):
+    learner, other = learner_of(splits, detector), learner_of(splits, detector)
+    other.ranks = Ranks(rank=1, size=2)
+    drawn = [torch.rand(3, generator=generator) for generator in
+             (learner._noise(4), learner._noise(4), learner._noise(5), other._noise(4))]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
+
+
+def test_each_update_moves_one_network_and_never_the_detector(splits, detector, monkeypatch):
+    learner = learner_of(splits, detector)
+    moved: list[set[str]] = []
+    real_step = game.take_step
+
+    def watched(optimizer, loss):
+        before = {name: weights(getattr(learner, name)) for name in NETWORKS}
+        real_step(optimizer, loss)
+        moved.append({name for name in NETWORKS if not same(before[name], weights(getattr(learner, name)))})
+
+    monkeypatch.setattr(game, "take_step", watched)
+    learner.step()
+    assert moved == [{"discriminator"}, {"concept_classifier"}, {"generator"}]
+
+
+def test_the_detector_stays_the_same_over_a_training(splits, detector):
+    before = weights(detector)
+    fit_generator(learner_of(splits, detector), lambda tick: None)
+    assert same(before, weights(detector)) and not any(part.requires_grad for part in detector.parameters())
+
+
+def test_a_resumed_training_ends_with_the_same_bits(splits, detector):
+    whole = learner_of(splits, detector)
+    fit_generator(whole, lambda tick: None)
+    first = learner_of(splits, detector, dataclasses.replace(FIT, steps=4))
+    fit_generator(first, lambda tick: None)
+    state = copy.deepcopy(first.state_dict())
+    torch.manual_seed(1234)  # other global randomness must not matter
+    second = learner_of(splits, detector)
+    second.load_state_dict(state)
+    fit_generator(second, lambda tick: None)
+    for name in ("generator", "average", "discriminator", "concept_classifier"):
+        assert same(weights(getattr(whole, name)), weights(getattr(second, name))), name
+
+
+def test_another_seed_gives_another_generator(splits, detector):
+    one, other = learner_of(splits, detector), learner_of(splits, detector, seed=1)
+    one.step(), other.step()
+    assert not same(weights(one.generator), weights(other.generator))
+
+
+def test_a_weight_of_zero_leaves_its_loss_out(splits, detector):
+    off = dict(matching=0.0, pull=0.0, diversity=0.0, overlap=0.0)
+    assert set(off) <= set(learner_of(splits, detector).step())
+    names = set(learner_of(splits, detector, dataclasses.replace(FIT, **off)).step())
+    assert names.isdisjoint(off) and {"adversarial", "score", "reconstruction", "concept"} <= names
+
+
+@pytest.mark.parametrize(("num_concepts", "num_alpha_bins"), [(1, 2), (3, 4)])
+def test_any_number_of_concepts_and_bins(splits, detector, num_concepts, num_alpha_bins):
+    fit = dataclasses.replace(FIT, num_concepts=num_concepts, num_alpha_bins=num_alpha_bins, steps=2)
+    model = fit_generator(learner_of(splits, detector, fit), lambda tick: None)
+    explanations = explain_images(model, splits.test_anomalies, CPU)
+    assert explanations.images.shape == (60, num_alpha_bins, num_concepts, 1, 16, 16)
+    sample = learner_of(splits, detector, fit).sample(0)
+    own, every = sample.target_bins[:8], sample.target_bins[8:]
+    assert (own[::2] == sample.source_bins[::2]).all() and (own[1::2] != sample.source_bins[1::2]).all()
+    assert every.tolist() == [0] * 4 * num_concepts and sample.concepts[8:].tolist() == [*range(num_concepts)] * 4
+    assert torch.equal(sample.sources[8:], sample.sources[4:8].repeat_interleave(num_concepts, dim=0))
+    assert sample.changing.tolist() == [1, 3, 5, 7, *range(8, 8 + 4 * num_concepts)]
+
+
+def test_scores_are_those_of_the_saved_images(splits, detector):
+    model = fit_generator(learner_of(splits, detector, dataclasses.replace(FIT, steps=2)), lambda tick: None)
+    explanations = explain_images(model, splits.test_anomalies, CPU, batch_size=7)
+    again = logits_of(detector, explanations.images[:, 0, 1], CPU)
+    torch.testing.assert_close(explanations.logits[:, 0, 1], again)
+
+
+@pytest.mark.slow
+def test_it_learns_to_remove_a_planted_anomaly(splits, detector):
+    normal = logits_of(detector, splits.test_normals.images).numpy()
+    assert auroc(normal, logits_of(detector, splits.test_anomalies.images).numpy()) > 0.95
+    fit = dataclasses.replace(FIT, steps=250, batch_size=16, num_concepts=1)
+    model = fit_generator(learner_of(splits, detector, fit), lambda tick: None)
+    explanations = explain_images(model, splits.test_anomalies, CPU)
+    assert (explanations.source_logits > 3).all() and (explanations.logits[:, 0, 0] < -3).float().mean() > 0.9
+    # The square is truly gone, not only unseen by the detector: 180 grey levels brighter before.
+    edited = explanations.counterfactuals[:, 0, 0].float()
+    ring = edited[:, 1:4].mean()
+    assert (edited[:, 6:10, 6:10].mean() - ring).abs() < 60
