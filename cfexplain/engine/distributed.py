@@ -1,9 +1,9 @@
 """Training in several processes (torch.distributed): every update is that of one process on the whole batch.
 
 Each rank draws the same batch, whose randomness depends on (seed, step) alone, and works on its own part, under noise of
-its own. The parts are of one size, so that means over them, averaged over the ranks, are means over the batch; what is no mean of samples
-(statistics of batch norm, a distance of two distributions) is computed from gathered values. The ranks hold the same
-weights at each step, and a checkpoint does not depend on their number.
+its own. The parts are of one size, so that means over them, averaged over the ranks, are means over the batch; what is no
+mean of samples (statistics of batch norm, a distance of two distributions) is computed from gathered values. The ranks
+hold the same weights at each step.
 
 It is not DistributedDataParallel: that wraps one network with one forward a backward. Here three networks play against
 each other, each in several forwards a step and frozen in others, and a loss needs the whole batch. One all-reduce of
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from cfexplain.errors import FitError
@@ -54,8 +54,7 @@ class Ranks:
         """The rows of all ranks, in their order, on every rank; gradients flow back to the rank they came from."""
         if self.size == 1:
             return values
-        with _peers():
-            return torch.cat(dist.nn.functional.all_gather(values.contiguous()))
+        return _gathering().apply(values, self)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, element by element, without a gradient."""
@@ -114,6 +113,29 @@ class Ranks:
 
 
 ALONE = Ranks(rank=0, size=1)
+
+
+@cache
+def _gathering() -> type[torch.autograd.Function]:
+    class Gathering(torch.autograd.Function):
+        """Every rank's loss depends on every rank's values: backward sums what the ranks want of each."""
+
+        @staticmethod
+        def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+            ctx.ranks = ranks
+            parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(ranks.size)]
+            with _peers():
+                dist.all_gather(parts, values.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+            total = gradient.contiguous().clone()
+            with _peers():
+                dist.all_reduce(total)
+            return total.chunk(ctx.ranks.size)[ctx.ranks.rank], None
+
+    return Gathering
 
 
 @contextmanager
