@@ -13,8 +13,9 @@ from cfexplain.data.own_images import ExplainedImages
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
-from cfexplain.inspection.base import Reference, Verdict, VERDICTS
-from cfexplain.inspection.checks import check
+from cfexplain.inspection.base import Verdict, VERDICTS
+from cfexplain.inspection.reference import Reference
+from cfexplain.inspection.verdicts import check
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.reporting.grids import as_scores, spread

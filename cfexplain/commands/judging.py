@@ -9,8 +9,7 @@ from pathlib import Path
 from cfexplain.commands.second_detector import load_second_detector
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.explanation.explain import FittedModel
-from cfexplain.inspection.base import Reference
-from cfexplain.inspection.reference import build_reference
+from cfexplain.inspection.reference import build_reference, Reference
 from cfexplain.lazy import torch
 from cfexplain.metrics.alterations import Alterations
 from cfexplain.metrics.features import feature_space

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cfexplain.detectors.base import Detector
 from cfexplain.lazy import Tensor
-from cfexplain.metrics.alterations import Alterations
-from cfexplain.metrics.features import FeatureSpace
-from cfexplain.types import Explanations, ImageSet
+from cfexplain.types import Explanations
 
-SECOND_DETECTOR = "second_detector"
 NUM_WAY_STEPS = 9  # points along the way from an image to its counterfactual
 
 
@@ -36,40 +32,6 @@ class Verdict(StrEnum):
 
 
 VERDICTS = tuple(Verdict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What explanations are judged against: the normal images that took no part in training, and independent judges.
-
-    normal_logits:     (M,) float32, sorted: the detector's logits of the held-out normals.
-    false_alarm_rate:  share of normal images that may lie above the threshold.
-    threshold:         the logit at or below which an image counts as normal, from normal_logits and the rate.
-    alterations:       that a counterfactual should survive; their names are Alterations.functions' keys.
-    alteration_thresholds: one for each: the logit that the same share of the held-out normals exceed after it, and
-                       never below `threshold`. What an alteration does to real normal images is no fault of an
-                       explanation's.
-    normal_survival:   share of the held-out normals at or below the threshold that survive everything, second detector
-                       included; nan where none is at or below it.
-    neighbours:        normal training images among which the nearest one is looked for.
-    features:          the space in which distances to normal images are taken, and its name.
-    neighbour_features: (T, D) float32 of the neighbours.
-    distance_limit:    of the held-out normals' distances to their nearest neighbours the 99 % quantile.
-    second_detector:   one that the generator never saw, or None; with its own threshold at the same false-alarm rate.
-    """
-
-    normal_logits: Tensor
-    false_alarm_rate: float
-    threshold: float
-    alterations: Alterations
-    alteration_thresholds: tuple[float, ...]
-    normal_survival: float
-    neighbours: ImageSet
-    features: FeatureSpace
-    neighbour_features: Tensor
-    distance_limit: float
-    second_detector: Detector | None
-    second_threshold: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,65 @@
-"""What explanations are judged against, measured once on normal images."""
+"""What counterfactuals are held against, measured once on normal images: thresholds, and where normal images lie.
+
+An image lies where normal images do if its third-nearest normal training image in a feature space is near (kNN
+out-of-distribution detection, Sun et al., 2022; 3 neighbours as in Kynkaanniemi et al., 2019): a single odd training
+image does not make its surroundings normal.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cfexplain.detectors.base import Detector, logits_of
-from cfexplain.inspection.base import Reference
-from cfexplain.inspection.manifold import manifold_distances
-from cfexplain.inspection.robustness import altered_logits
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.alterations import altered_logits, Alterations
 from cfexplain.metrics.features import FeatureSpace
 from cfexplain.types import ImageSet, Splits
 
 MAX_NEIGHBOURS = 2000
+NUM_NEIGHBOURS = 3
 DISTANCE_QUANTILE = 0.99
+SECOND_DETECTOR = "second_detector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What counterfactuals are held against: held-out normal images, a feature space, a second detector.
+
+    normal_logits:     (M,) float32, sorted: the detector's logits of the held-out normals.
+    false_alarm_rate:  share of normal images that may lie above the threshold.
+    threshold:         the logit at or below which an image counts as normal, from normal_logits and the rate.
+    alterations:       that a counterfactual should survive; their names are Alterations.functions' keys.
+    alteration_thresholds: one for each: the logit that the same share of the held-out normals exceed after it, and
+                       never below `threshold`. What an alteration does to real normal images is no fault of an
+                       explanation's.
+    normal_survival:   share of the held-out normals at or below the threshold that survive everything, second detector
+                       included; nan where none is at or below it.
+    neighbours:        normal training images among which the nearest one is looked for.
+    features:          the space in which distances to normal images are taken, and its name.
+    neighbour_features: (T, D) float32 of the neighbours.
+    distance_limit:    of the held-out normals' distances to their nearest neighbours the 99 % quantile.
+    second_detector:   one that the generator never saw, or None; with its own threshold at the same false-alarm rate.
+    """
+
+    normal_logits: Tensor
+    false_alarm_rate: float
+    threshold: float
+    alterations: Alterations
+    alteration_thresholds: tuple[float, ...]
+    normal_survival: float
+    neighbours: ImageSet
+    features: FeatureSpace
+    neighbour_features: Tensor
+    distance_limit: float
+    second_detector: Detector | None
+    second_threshold: float
+
+    @property
+    def alteration_names(self) -> tuple[str, ...]:
+        """What a counterfactual should survive, the second detector last if there is one."""
+        names = tuple(self.alterations.functions)
+        return names if self.second_detector is None else (*names, SECOND_DETECTOR)
 
 
 def build_reference(
@@ -75,3 +119,29 @@ def every_nth(images: ImageSet, limit: int) -> ImageSet:
         images, images=images.images[::step], labels=images.labels[::step], classes=images.classes[::step],
         ids=images.ids[::step], masks=masks,
     )
+
+
+def feature_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
+    """(N, D), (T, D) -> (N, T) Euclidean; exactly 0 for equal features, which the faster product form is not."""
+    return torch.cdist(features, neighbour_features, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def manifold_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
+    """(N, D), (T, D) -> (N,) distances to the third-nearest neighbour; to the farthest where there are fewer."""
+    place = min(NUM_NEIGHBOURS, len(neighbour_features))
+    return feature_distances(features, neighbour_features).kthvalue(place, dim=1).values
+
+
+def nearest_rows(images: Tensor, features: Tensor, neighbours: ImageSet, neighbour_features: Tensor) -> Tensor:
+    """(N,) int64: for each image the neighbour nearest in feature space; among equals the one nearest in pixels (L1).
+
+    images: (N, C, H, W) uint8; features: (N, D) of them.
+    """
+    distances = feature_distances(features, neighbour_features)
+    rows = distances.argmin(dim=1)
+    is_nearest = distances <= distances.amin(dim=1, keepdim=True)
+    for index in (is_nearest.sum(dim=1) > 1).nonzero().flatten().tolist():
+        candidates = is_nearest[index].nonzero().flatten()
+        changes = (neighbours.images[candidates].short() - images[index].short()).abs().flatten(1).sum(dim=1)
+        rows[index] = candidates[changes.argmin()]
+    return rows

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cfexplain.inspection.base import Inspection, SECOND_DETECTOR, Verdict
+from cfexplain.inspection.base import Inspection, Verdict
 from cfexplain.inspection.changes import Change, EVERYWHERE, measured_change
+from cfexplain.inspection.reference import SECOND_DETECTOR
 
 SAME_SHAPE, OTHER_SHAPE = 0.7, 0.5  # overlaps of silhouettes: two different digits in one place have 0.3 to 0.5
 FAINT = 0.005  # share of pixels that change visibly below which a change is hardly to be seen

@@ -1,15 +1,60 @@
-"""One verdict for each counterfactual, from what was measured on it."""
+"""The checks of each counterfactual, and the one verdict that follows from them."""
 
 from __future__ import annotations
 
-from cfexplain.inspection.base import Verdict, VERDICTS
-from cfexplain.lazy import Tensor, torch
+from dataclasses import dataclass
 
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.inspection.base import Verdict, VERDICTS
+from cfexplain.inspection.reference import manifold_distances, Reference
+from cfexplain.lazy import Tensor, torch
+from cfexplain.metrics.alterations import altered_logits
+from cfexplain.types import Explanations
 
 # Two edits are the same change if they point the same way, within 26 degrees, and neither is much larger: along one
 # direction, the smaller has at least 0.6 of the larger's size. So a fainter repaint is another change.
 SAME_COSINE = 0.9
 SAME_DIFFERENCE = 0.5  # L1 distance of two edits over their mean L1 size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """The fields of Inspection with these names."""
+
+    survives: Tensor
+    manifold_distance: Tensor
+    duplicate_of: Tensor
+    verdict_codes: Tensor
+
+
+def check(
+    detector: Detector, explanations: Explanations, reference: Reference, device: torch.device | str
+) -> Checks:
+    """Of every counterfactual, at the reference's thresholds."""
+    counterfactuals = explanations.counterfactuals
+    shape, flat = counterfactuals.shape[:2], counterfactuals.flatten(0, 1)
+    survives = survivals(detector, flat, reference, device).unflatten(0, shape)
+    distances = manifold_distances(reference.features(flat), reference.neighbour_features).reshape(shape)
+    distances = distances / reference.distance_limit
+    duplicate_of = duplicates(explanations.sources.images, counterfactuals)
+    already_normal = explanations.source_logits <= reference.threshold
+    flipped = explanations.logits[:, 0] <= reference.threshold
+    return Checks(
+        survives=survives,
+        manifold_distance=distances,
+        duplicate_of=duplicate_of,
+        verdict_codes=verdict_codes(already_normal, flipped, survives, distances, duplicate_of),
+    )
+
+
+def survivals(detector: Detector, images: Tensor, reference: Reference, device: torch.device | str) -> Tensor:
+    """(N, C, H, W) uint8 -> (N, M) bool, as Reference.alteration_names: at or below the threshold of each."""
+    thresholds = torch.tensor(reference.alteration_thresholds)
+    survives = altered_logits(detector, images, reference.alterations, device) <= thresholds
+    if reference.second_detector is None:
+        return survives
+    second = logits_of(reference.second_detector, images, device) <= reference.second_threshold
+    return torch.cat([survives, second[:, None]], dim=1)
 
 
 def duplicates(sources: Tensor, counterfactuals: Tensor) -> Tensor:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from cfexplain.lazy import Tensor
+from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import check_positive
+
+BATCH_SIZE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,18 @@ class Alterations:
             "shift": lambda images: shifted(images, self.shift_pixels),
             "blur": lambda images: blurred(images, self.blur_sigma),
         }
+
+
+def altered_logits(
+    detector: Detector, images: Tensor, alterations: Alterations, device: torch.device | str
+) -> Tensor:
+    """(N, C, H, W) uint8 -> (N, M) float32: the logits after each alteration, batch by batch."""
+    functions = alterations.functions.values()
+    parts = [
+        torch.stack([logits_of(detector, alter(batch), device) for alter in functions], dim=1)
+        for batch in images.split(BATCH_SIZE)
+    ]
+    return torch.cat(parts)
 
 
 def through_file(images: Tensor, format: str, **options: int) -> Tensor:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning
 from cfexplain.lazy import Tensor
-from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.alterations import altered_logits, Alterations
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
 from cfexplain.metrics.bootstrap import share_with_interval
 from cfexplain.metrics.validity import is_valid
@@ -49,15 +48,16 @@ class Survival(IntervalMetricSpec):
         if not valid.any():
             warnings.warn("survival left out: no counterfactual is valid", CfexplainWarning, stacklevel=2)
             return {}
-        kept = self._kept(explanations.counterfactuals.flatten(0, 1), inputs)
-        everywhere = np.logical_and.reduce(list(kept.values())).reshape(valid.shape)
-        values = share_with_interval("survival", everywhere, inputs.seed, self.num_resamples, among=valid)
-        values |= {f"survival_{name}": float(kept[name].reshape(valid.shape)[valid].mean()) for name in kept}
+        survives = self._survives(explanations.counterfactuals.flatten(0, 1), inputs)
+        survives = survives.reshape(*valid.shape, -1)  # (N, K, M)
+        values = share_with_interval("survival", survives.all(axis=2), inputs.seed, self.num_resamples, among=valid)
+        names = enumerate(self.alterations.functions)
+        values |= {f"survival_{name}": float(survives[..., number][valid].mean()) for number, name in names}
 
         normals = inputs.test_normal_logits.numpy() <= explanations.threshold
         if normals.any():
-            kept_normals = self._kept(inputs.splits.test_normals.images, inputs)
-            values["survival_normals"] = float(np.logical_and.reduce(list(kept_normals.values()))[normals].mean())
+            surviving_normals = self._survives(inputs.splits.test_normals.images, inputs)
+            values["survival_normals"] = float(surviving_normals[normals].all(axis=1).mean())
         return values
 
     @property
@@ -66,10 +66,7 @@ class Survival(IntervalMetricSpec):
             jpeg_quality=self.jpeg_quality, shift_pixels=self.shift_pixels, blur_sigma=self.blur_sigma
         )
 
-    def _kept(self, images: Tensor, inputs: MetricInputs) -> dict[str, np.ndarray]:
-        """For each alteration (N,) bool: at or below the threshold after it."""
-        detector, threshold = inputs.model.detector, inputs.explanations.threshold
-        return {
-            name: (logits_of(detector, alter(images), inputs.device) <= threshold).numpy()
-            for name, alter in self.alterations.functions.items()
-        }
+    def _survives(self, images: Tensor, inputs: MetricInputs) -> np.ndarray:
+        """(N, M) bool: at or below the detector's threshold after each alteration."""
+        logits = altered_logits(inputs.model.detector, images, self.alterations, inputs.device)
+        return (logits <= inputs.explanations.threshold).numpy()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cfexplain.inspection.base import Inspection, NUM_WAY_STEPS, Verdict
-from cfexplain.inspection.way import way_images
+from cfexplain.inspection.repair import way_images
 from cfexplain.reporting.card_content import card_content, CardContent, ConceptContent
 from cfexplain.reporting.card_plots import draw_position, draw_way, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES
 from cfexplain.reporting.card_tiles import card_tiles

@@ -114,7 +114,8 @@ def test_a_weak_detector_and_a_strange_test_set_are_said_in_the_report_and_at_th
     pictures(tmp_path / "own", 1)
     own = f"images=[{tmp_path / 'own'}]"
     assert main(["explain", f"run={run}", own, NO_JUDGE, f"run_dir={out}", "num_cards=0"]) == 0
-    report, notes = (out / "report.html").read_text(encoding="utf-8"), json.loads((out / "run.json").read_text())["warnings"]
+    report = (out / "report.html").read_text(encoding="utf-8")
+    notes = json.loads((out / "run.json").read_text())["warnings"]
     assert f"detector_auroc {auroc}" in report
     for said in ("a weak detector", "not like held-out normal ones"):
         assert (said in report) == any(said in note for note in notes) == is_weak

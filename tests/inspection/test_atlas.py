@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cfexplain.inspection import atlas_sample
-from cfexplain.inspection.atlas import build_atlas
-from cfexplain.inspection.atlas_sample import accuracy_margin, concept_accuracy, medoids
+from cfexplain.inspection.atlas import Sample, accuracy_margin, build_atlas, concept_accuracy, medoids
 from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
 from cfexplain.types import Explanations
 from tests.inspection.formulas import image_set
@@ -96,7 +94,7 @@ def test_a_faint_mark_makes_no_other_concept():
 
 
 def test_batches_do_not_matter(monkeypatch):
-    monkeypatch.setattr(atlas_sample, "SAMPLE_IMAGES", 15)
+    monkeypatch.setattr("cfexplain.inspection.atlas.SAMPLE_IMAGES", 15)
     whole = planted(50)
 
     def part(rows):
@@ -118,7 +116,7 @@ def test_batches_do_not_matter(monkeypatch):
 
 
 def test_the_sample_is_drawn_alike(monkeypatch):
-    monkeypatch.setattr(atlas_sample, "SAMPLE_IMAGES", 100)
+    monkeypatch.setattr("cfexplain.inspection.atlas.SAMPLE_IMAGES", 100)
     sources = torch.zeros(2000, 1, 8, 8, dtype=torch.uint8)
     atlas = build_atlas([inspection_of(sources, sources[:, None], torch.full((2000, 1), OK))])
     numbers = torch.tensor([int(name.split("/")[1]) for name in atlas.sample_ids]).double()
@@ -129,9 +127,9 @@ def test_the_sample_is_drawn_alike(monkeypatch):
 def test_large_images_are_sampled_less():
     like = planted(1)
     explanations = replace(like.explanations, images=torch.zeros(1, 1, 1, 1, 1, 1).byte().expand(1, 2, 2, 3, 800, 800))
-    sample = atlas_sample.Sample(replace(like, explanations=explanations))
+    sample = Sample(replace(like, explanations=explanations))
     assert sample.limit == 20
-    assert atlas_sample.Sample(like).limit == 500
+    assert Sample(like).limit == 500
 
 
 def test_examples_are_ok_ones_where_there_are_any():

@@ -178,7 +178,7 @@ def test_gradient_noise_is_adversarial_and_a_real_normal_image_is_not(glyph):
 def test_small_batches_find_the_same(known, grey, pixel_space, monkeypatch):
     """Large images are taken a few at a time; here one by one."""
     inspection, _ = known
-    for module in ("inspect", "saliency"):
+    for module in ("repair", "saliency"):
         monkeypatch.setattr(f"cfexplain.inspection.{module}.PIXELS", 1)
     monkeypatch.setattr("cfexplain.inspection.saliency.GRADIENT_PIXELS", 1)
     explanations = inspection.explanations

@@ -1,4 +1,5 @@
-"""Thresholds from the false-alarm rate, of the detector and of each alteration; neighbours and their distances."""
+"""Thresholds from the false-alarm rate, of the detector and of each alteration; neighbours and their distances;
+the distance to the third-nearest normal image, and which image is the nearest."""
 
 import math
 from dataclasses import replace
@@ -11,7 +12,7 @@ from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import calibrate
 from cfexplain.detectors.base import build_detector, logits_of
 from cfexplain.encoders.conv import Conv
-from cfexplain.inspection.reference import build_reference, every_nth
+from cfexplain.inspection.reference import build_reference, every_nth, manifold_distances, nearest_rows
 from tests.conftest import ROOT
 from tests.inspection.formulas import CPU, USUAL, FormulaDetector, image_set, splits_of
 
@@ -107,3 +108,35 @@ def test_neighbours_are_spread_evenly_and_not_copied():
     assert chosen.ids == tuple(f"image/{i}" for i in range(0, 100, 4))
     assert chosen.is_mapped and chosen.images.data_ptr() == images.images.data_ptr()
     assert len(every_nth(images, 100)) == 100
+
+
+def test_distance_to_the_third_nearest_by_hand():
+    neighbours = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])
+    assert manifold_distances(torch.tensor([[0.0, 0.0], [6.0, 8.0]]), neighbours).tolist() == pytest.approx(
+        [5.0, (36 + 49) ** 0.5]
+    )
+
+
+def test_fewer_than_three_neighbours():
+    assert manifold_distances(torch.tensor([[1.0]]), torch.tensor([[0.0], [4.0]])).tolist() == [3.0]
+    assert manifold_distances(torch.tensor([[1.0]]), torch.tensor([[0.0]])).tolist() == [1.0]
+
+
+def test_a_stray_normal_image_makes_no_neighbourhood():
+    around_zero = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    with_stray = torch.cat([around_zero, torch.tensor([[30.0, 0.0]])])
+    assert manifold_distances(torch.tensor([[30.0, 0.0]]), with_stray).item() > 20
+
+
+def test_equal_features_have_no_distance():
+    features = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)) * 100
+    many = features.repeat(20, 1)  # 60 rows, where torch would take products and lose the last digits
+    assert manifold_distances(features, many).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_nearest_in_features_then_in_pixels():
+    levels = torch.tensor([10, 200, 90, 60], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
+    neighbours, features = image_set(levels, "train"), torch.tensor([[5.0], [1.0], [1.0], [1.0]])
+    images = torch.full((2, 1, 4, 4), 80, dtype=torch.uint8)
+    rows = nearest_rows(images, torch.tensor([[1.2], [4.0]]), neighbours, features)
+    assert rows.tolist() == [2, 0]  # three are as near in features: level 90 is nearest to 80; then feature 5

@@ -4,7 +4,7 @@ import torch
 
 from cfexplain.inspection.base import NUM_WAY_STEPS, Inspection
 from cfexplain.inspection.verdicts import verdict_codes
-from cfexplain.inspection.way import blended
+from cfexplain.inspection.repair import blended
 from cfexplain.types import Explanations, ImageSet
 
 ALTERATIONS = ("png", "jpeg", "shift", "blur", "second_detector")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from cfexplain.inspection.way import way_images
+from cfexplain.inspection.repair import way_images
 from cfexplain.reporting.card_plots import TONES, Pen, broken, draw_position, draw_way, fitted, printable
 from cfexplain.reporting.cards import MARGIN, WIDTH, draw_card
 from cfexplain.reporting.grids import PAPER, signed_difference

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.inspection.way import way_images
+from cfexplain.inspection.repair import way_images
 from cfexplain.reporting.grids import signed_difference
 from cfexplain.reporting.inspector import NUM_STILLS, write_inspector
 from cfexplain.reporting.verdict_words import logit_words
