@@ -2,8 +2,8 @@
 
 The generator G edits an image x so that the frozen detector scores it alpha, in the way of concept k: G(x, a, k), with
 a the bin of alpha. The discriminator D asks whether an image looks real for its bin, the concept classifier R which
-concept an edit shows. A step, in order: sample a batch, edit it; D learns, then R, then G, against the other two and the
-detector. What goes beyond the paper (score_stop, score_noise, matching, pull, diversity, overlap) has a weight or a
+concept an edit shows. A step, in order: sample a batch, edit it; D learns, then R, then G, against the other two and
+the detector. What goes beyond the paper (score_stop, score_noise, matching, pull, diversity, overlap) has a weight or a
 switch of its own in conf/fit; `fit=paper` has all of it off.
 """
 
@@ -237,7 +237,10 @@ def generator_losses(
     score_stop: kappa, the normals' mean -log(1 - phi), where the score loss of alpha = 0 ends; None: nowhere.
     """
     n, has_cycle = len(batch.source_bins), training.cycle > 0
-    sources, edited = batch.sources[:n], edits[:n]
+    sources, outliers = batch.sources[:n], batch.sources[batch.num_normals : n]
+    if training.compares_concepts:
+        counterfactuals = edits[n:].unflatten(0, (len(outliers), training.num_concepts))  # (N', K, C, H, W)
+    edited = edits[:n]
     # The way back, G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
     back = CHANGES if has_cycle else slice(0, 0)
     cycles, cycle_bins = edited[back], batch.source_bins[back]
@@ -262,8 +265,6 @@ def generator_losses(
     concepts = torch.cat([batch.concepts[batch.changing], batch.concepts[:n][back]])
     losses["concept"] = F.cross_entropy(networks.concept_classifier(before, after, noise), concepts)
     if training.compares_concepts:
-        outliers = sources[batch.num_normals :]
-        counterfactuals = edits[n:].unflatten(0, (len(outliers), training.num_concepts))  # (N', K, C, H, W)
         logits = log_probs.logit[n : len(edits)].unflatten(0, counterfactuals.shape[:2])
         losses["matching"] = _matching(networks.detector, logits, batch.held_out, training.score_noise, noise, ranks)
         losses["pull"] = l1_distances(edits[n:], batch.sources[n:]).mean()

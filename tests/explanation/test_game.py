@@ -113,8 +113,8 @@ def flat_batch() -> Batch:
     )
 
 
-# G(x, a, k) = x / 2 + k / 10 + a / 5. Its edits have the levels 0, .4, .6, .4 and .4, .5, .3, .4; the ways back of rows 1
-# and 3, G(.4, 0, 1) and G(.4, 1, 1), the levels .3 and .5.
+# G(x, a, k) = x / 2 + k / 10 + a / 5. Its edits have the levels 0, .4, .6, .4 and .4, .5, .3, .4; the ways back of rows
+# 1 and 3, G(.4, 0, 1) and G(.4, 1, 1), the levels .3 and .5.
 def flat_networks() -> Networks:
     def column(values):
         return values.view(-1, 1, 1, 1)
@@ -123,7 +123,7 @@ def flat_networks() -> Networks:
         generator=Line(lambda images, bins, concepts: images / 2 + column(concepts) / 10 + column(bins) / 5),
         discriminator=Line(lambda images, bins: means(images) - bins),
         concept_classifier=Line(lambda source, edited, noise: torch.stack(
-            [torch.zeros(len(source)), means(edited) - means(source)], dim=1
+            [torch.zeros(len(source)), 1 + means(edited) - means(source)], dim=1
         )),
         detector=LineDetector(None),
     )
@@ -144,24 +144,25 @@ def flat_learner(splits, detector, monkeypatch, score_stop=None, **values) -> Co
 
 
 def cross_entropy(*signed_differences: float) -> float:
-    """Of logits (0, d): log(1 + exp(-d)) where concept 1 was asked for, log(1 + exp(d)), given as -d, where concept 0."""
+    """Of logits (0, d): log(1 + exp(-d)) where concept 1 was asked for; where concept 0 was, d is given as -d."""
     return sum(math.log(1 + math.exp(-value)) for value in signed_differences) / len(signed_differences)
 
 
 def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
     found = flat_learner(splits, detector, monkeypatch).step()
-    edit_differences = (0.2, -0.2, 0.4, -0.3, 0.3, -0.2)  # of rows 1, 3 and 4 to 7; of concept 0 with the sign turned
+    # R's logits (0, 1 + change of level), of rows 1, 3 and 4 to 7; of concept 0, rows 4 and 6, with the sign turned
+    of_edits = (1.2, 0.8, -0.6, 0.7, -0.7, 0.8)
     wanted = {
         # D: real logits 0, .2, -.2, -.4; edited ones 0, -.6, -.4, .4, .4, .5, .3, .4
         "discriminator": (1 + 0.8 + 1.2 + 1.4) / 4 + (1 + 0.4 + 0.6 + 1.4 + 1.4 + 1.5 + 1.3 + 1.4) / 8,
-        "concept_classifier": cross_entropy(*edit_differences),
-        "concept_accuracy": 3 / 6,
+        "concept_classifier": cross_entropy(*of_edits),
+        "concept_accuracy": 4 / 6,
         "adversarial": -(0 - 0.6 - 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4) / 8,
         # level where alpha is 0, 1 - level where it is 1, of the eight edits and the two ways back
         "score": (0 + 0.6 + 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4 + 0.3 + 0.5) / 10,
         "reconstruction": (0 + 0.2) / 2 + (0.1 + 0.1) / 2,
-        "concept": cross_entropy(*edit_differences, -0.1, 0.1),  # the ways back: .4 to .3, .4 to .5
-        # logits 2 level - 1: (-.4, -.2) and (-.2, 0) against held-out (-.8, -.4), whose deviation is .4 / sqrt(2)
+        "concept": cross_entropy(*of_edits, 0.9, 1.1),  # the ways back: .4 to .3, .4 to .5
+        # logits 2 level - 1: (-.4, -.2), (-.2, 0) against held-out (-.8, -.4), whose deviation is .4 / sqrt(2)
         "matching": ((0.4 + 0.2) / 2 + (0.6 + 0.4) / 2) / 2 / (0.4 / math.sqrt(2)),
         "pull": (0.4 + 0.3 + 0.3 + 0.2) / 4,
         "diversity": 0.3 - 0.1,
