@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"lazy", "errors", "version", "older_runs"}, {"types", "presets"}, {"config", "engine"}, {"data", "encoders"},
+    {"lazy", "errors", "version", "older_runs"}, {"types", "presets", "files"}, {"config", "engine"},
+    {"data", "encoders"},
     {"detectors", "generators"}, {"explanation"}, {"metrics"}, {"runs"}, {"inspection"}, {"reporting"}, {"health"},
     {"commands"}, {"command_line"}, {"compose"}, {"cli"}, {"__main__"},
 ]

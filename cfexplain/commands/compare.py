@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cfexplain.commands.comparison import (
+    comparison_meanings, comparison_metrics, comparison_rows, judged, Judged, score_text, shown_images, Side,
+)
 from cfexplain.commands.evaluate_config import EvaluateConfig, SIDES
 from cfexplain.commands.job import Job
 from cfexplain.commands.trained_run import open_run, TrainedRun
@@ -18,15 +21,12 @@ from cfexplain.data.own_images import ExplainedImages, find_images, own_images, 
 from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
+from cfexplain.files import write_csv
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.commands.comparison import (
-    comparison_meanings, comparison_metrics, comparison_rows, judged, Judged, score_text, shown_images, Side,
-)
 from cfexplain.lazy import torch
 from cfexplain.reporting.comparison import ComparedImage, RunView, write_comparison
 from cfexplain.reporting.console import Reporter
 from cfexplain.reporting.tables import print_table
-from cfexplain.runs.files import write_csv
 from cfexplain.types import class_name, Splits
 
 NO_KAPPA = "cohens_kappa left out: every run says the same of all images"

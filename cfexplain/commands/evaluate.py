@@ -23,10 +23,9 @@ from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.reporting.console import Reporter
-from cfexplain.reporting.grids import counterfactual_grid, spread
+from cfexplain.reporting.grids import counterfactual_grid, spread, write_picture
 from cfexplain.reporting.html import write_report
 from cfexplain.reporting.tables import print_table
-from cfexplain.runs.files import write_picture
 from cfexplain.types import Explanations, Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug", "summarize"]

@@ -18,13 +18,13 @@ from cfexplain.data.own_images import ExplainedImages, find_images, own_images, 
 from cfexplain.engine.runtime import check_device, Device, device_name, Runtime, start_torch
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
+from cfexplain.files import read_json
 from cfexplain.inspection.inspect import inspect
 from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.shards import as_shard, merge_command, Shard, shard_record, weights_digest
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
-from cfexplain.runs.files import read_json
 from cfexplain.runs.folder import parent_runs
 from cfexplain.types import Splits
 

@@ -16,6 +16,7 @@ import numpy as np
 from cfexplain.commands.job import Job
 from cfexplain.commands.second_detector import REFIT
 from cfexplain.commands.trained_run import TrainedRun
+from cfexplain.files import write_csv
 from cfexplain.inspection.atlas import build_atlas
 from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
 from cfexplain.inspection.saved import joined, SavedInspections
@@ -25,10 +26,11 @@ from cfexplain.metrics.auroc import unlike_normals
 from cfexplain.metrics.features import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.cards import draw_card
-from cfexplain.reporting.grids import as_scores, counterfactual_grid, difference_grid, film_strip, spread
+from cfexplain.reporting.grids import (
+    as_scores, counterfactual_grid, difference_grid, film_strip, spread, write_picture,
+)
 from cfexplain.reporting.inspector import Section, write_inspector
 from cfexplain.reporting.samples import sample_rows
-from cfexplain.runs.files import write_csv, write_picture
 from cfexplain.runs.folder import safe_name
 from cfexplain.runs.found import metrics_of
 from cfexplain.types import class_name, Explanations

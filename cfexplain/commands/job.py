@@ -19,10 +19,10 @@ from typing import Any
 
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
+from cfexplain.files import finite
 from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
 from cfexplain.reporting.tables import as_text
-from cfexplain.runs.files import finite
 from cfexplain.runs.folder import claim_run_folder, point_latest, RunFolder
 from cfexplain.runs.lock import let_go
 

@@ -11,8 +11,8 @@ from typing import Any
 from cfexplain import config as configs
 from cfexplain.commands.job import Job
 from cfexplain.errors import DataError
+from cfexplain.files import read_json
 from cfexplain.inspection.saved import SavedInspections
-from cfexplain.runs.files import read_json
 from cfexplain.runs.folder import parent_runs
 
 

@@ -21,8 +21,7 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import CounterfactualLearner, fit_generator
 from cfexplain.lazy import torch
-from cfexplain.reporting.grids import counterfactual_grid, spread
-from cfexplain.runs.files import write_picture
+from cfexplain.reporting.grids import counterfactual_grid, spread, write_picture
 from cfexplain.types import Splits
 
 REMEDY = "delete it and run the same command again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
@@ -15,12 +14,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cfexplain import config as configs
 from cfexplain.engine.stopping import SIGNALS, StopRequested
 from cfexplain.errors import ConfigError
-from cfexplain.runs.files import read_json, write_json
+from cfexplain.files import NoLocks, open_locked, read_json, write_json
 from cfexplain.runs.found import metrics_of, record_of, status_of
 
 log = logging.getLogger("cfexplain")
@@ -28,7 +27,7 @@ SWEEP = "sweep.json"
 MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device", "tensorboard",
               "runtime.processes")
 SECONDS_TO_SAVE = 60.0
-_held: list[int] = []  # locks of this process, open until it ends
+_held: list[TextIO] = []  # locks of this process, open until it ends
 
 
 def note_sweep(folder: Path, command: str, overrides: Sequence[str]) -> None:
@@ -117,13 +116,10 @@ def take_gpu(sweep: Path, gpus: Sequence[str], job_number: int) -> str | None:
     if len(gpus) < 2:
         return None
     for gpu in gpus:
-        lock = os.open(sweep / f".gpu-{re.sub(r'[^A-Za-z0-9]', '_', gpu)}.lock", os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+            _held.append(open_locked(sweep / f".gpu-{re.sub(r'[^A-Za-z0-9]', '_', gpu)}.lock", wait=False))
+        except (BlockingIOError, NoLocks):
             continue
-        _held.append(lock)
         return gpu
     return gpus[job_number % len(gpus)]
 

@@ -18,14 +18,14 @@ from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.runtime import check_device, device_name, start_torch
 from cfexplain.explanation.game import build_concept_classifier
+from cfexplain.files import write_csv
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
 from cfexplain.reporting.console import Reporter
-from cfexplain.reporting.grids import preview_grid
+from cfexplain.reporting.grids import preview_grid, write_picture
 from cfexplain.reporting.live import LivePage
 from cfexplain.reporting.split import split_rows
 from cfexplain.reporting.tensorboard import TensorBoard
-from cfexplain.runs.files import write_csv, write_picture
 from cfexplain.runs.folder import check_free_space
 from cfexplain.types import ImageSet, Splits
 

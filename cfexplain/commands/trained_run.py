@@ -13,12 +13,11 @@ from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.game import build_concept_classifier
+from cfexplain.files import read_json
 from cfexplain.lazy import torch
 from cfexplain.older_runs import LATER, todays_target
-from cfexplain.runs.files import read_json
 from cfexplain.runs.folder import find_run, parent_runs
 from cfexplain.types import ImageShape
-
 
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import DataError, DiskFull
+from cfexplain.files import replacing
 from cfexplain.lazy import nn, torch
 
 SCHEMA_VERSION = 1
@@ -38,23 +39,15 @@ class Found:
 def save(path: Path, values: dict[str, Any], previous: Path | None = None) -> None:
     """Replace the file at once, whatever interrupts; the file so far is kept as `previous` where that is given."""
     content = _sealed({"schema_version": SCHEMA_VERSION, **values})
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path, previous) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             size = f"{len(content) / 2**20:.1f} MB"
             raise DiskFull(f"no space left for {path} ({size}); free some and run the same command again") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, remedy: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ at, and shards are merged by putting their files together.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -15,10 +14,10 @@ from typing import Any
 
 from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
+from cfexplain.files import read_json, replacing, write_json
 from cfexplain.inspection.base import Inspection
 from cfexplain.inspection.shards import merge_command
 from cfexplain.lazy import Tensor, torch
-from cfexplain.runs.files import read_json, write_json
 from cfexplain.runs.folder import parent_runs
 from cfexplain.types import Explanations, ImageSet
 
@@ -80,9 +79,8 @@ class SavedInspections:
 
     def adopt(self, file: Path) -> None:
         """Another run's batch under the same number, whole or not at all."""
-        temporary = self.folder / FOLDER / f".{file.name}-{os.getpid()}"
-        shutil.copyfile(file, temporary)
-        os.replace(temporary, self.folder / FOLDER / file.name)
+        with file.open("rb") as other, replacing(self.folder / FOLDER / file.name) as copy:
+            shutil.copyfileobj(other, copy)
 
     def __iter__(self) -> Iterator[Inspection]:
         for file in self.files:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.progress import Progress, TaskID
 
-from cfexplain.runs.files import append_json_line, read_json_lines, write_json_lines
+from cfexplain.files import append_json_line, read_json_lines, write_json_lines
 from cfexplain.types import Tick
 
 log = logging.getLogger("cfexplain")

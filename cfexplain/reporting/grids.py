@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cfexplain.data.augmentation import augmented
+from cfexplain.files import replacing
 from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Augmentation, class_name, Explanations, ImageSet, Splits
 
@@ -57,6 +59,12 @@ def as_picture(pixels: np.ndarray, factor: int = 1) -> Image.Image:
     """(C, H, W) uint8, grey or RGB -> a picture, each pixel a square of `factor`."""
     picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """A PNG, whole or not at all."""
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
 
 
 def counterfactual_grid(explanations: Explanations, indices: Sequence[int], title: str = "") -> Image.Image:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from cfexplain.files import write_text
 from cfexplain.reporting.tables import columns, Meanings, method_table, MethodTable, metric_rows, NOTHING, NUMBERS
-from cfexplain.runs.files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; }

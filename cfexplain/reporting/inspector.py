@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
+from cfexplain.files import replacing
 from cfexplain.inspection.base import Inspection, VERDICTS
 from cfexplain.reporting.card_content import card_content, CardContent
 from cfexplain.reporting.card_tiles import as_webp, card_tiles, LOSSY_QUALITY, num_sprite_columns, sprite
@@ -22,7 +23,6 @@ from cfexplain.reporting.grids import draw_grid, FALLING, GridRow, NEUTRAL, RISI
 from cfexplain.reporting.html import metrics_table
 from cfexplain.reporting.tables import Meanings, NOTHING
 from cfexplain.reporting.verdict_words import WORDS
-from cfexplain.runs.files import replacing
 from cfexplain.types import class_name
 
 PAGE = Path(__file__).with_name("inspector_page")

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import DataError
+from cfexplain.files import read_json, read_json_lines
 from cfexplain.reporting.console import as_clock
 from cfexplain.reporting.html import document, facts_table
-from cfexplain.runs.files import read_json, read_json_lines
 from cfexplain.runs.found import reason_of
 from cfexplain.types import Tick
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import ConfigError, DataError, DiskFull
-from cfexplain.runs.files import read_json, remove_leftovers, write_json, write_text
+from cfexplain.files import read_json, remove_leftovers, write_json, write_text
 from cfexplain.runs.lock import hold
 from cfexplain.version import VERSION
 

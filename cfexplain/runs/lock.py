@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from pathlib import Path
 from typing import IO
 
 from cfexplain.errors import ConfigError
+from cfexplain.files import NoLocks, open_locked
 
 FILE = ".lock"
 _held: dict[Path, IO[str]] = {}  # of this process; open files, since closing one gives its lock back
@@ -20,19 +20,14 @@ def hold(folder: Path) -> None:
     if key in _held:
         return
     try:
-        file = (folder / FILE).open("a+", encoding="utf-8")
+        file = open_locked(folder / FILE, wait=False)
+    except BlockingIOError as error:
+        owner = (folder / FILE).read_text(encoding="utf-8").strip() or "another process"
+        raise ConfigError(f"run_dir={folder} is being written by {owner}; give another run_dir") from error
+    except NoLocks as error:
+        raise ConfigError(f"run_dir={folder} cannot be locked ({error.strerror}); give one on a local disk") from error
     except OSError as error:
         raise ConfigError(f"run_dir={folder} cannot be written to: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise ConfigError(f"run_dir={folder} is being written by {owner}; give another run_dir") from error
-    except OSError as error:
-        file.close()
-        raise ConfigError(f"run_dir={folder} cannot be locked ({error.strerror}); give one on a local disk") from error
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cfexplain.runs.files import write_csv, write_json, write_text
+from cfexplain.files import write_csv, write_json, write_text
 from cfexplain.runs.summary import Cell, Group, Spread, Summary
 
 NAMES = ("summary.csv", "summary.json", "summary.md", "summary.tex")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cfexplain.reporting import tensorboard as board
 from cfexplain.reporting.console import Reporter
-from cfexplain.runs.files import write_json
+from cfexplain.files import write_json
 from cfexplain.reporting.live import MAX_POINTS, LivePage, finish_live, thinned
 from cfexplain.types import Tick
 from tests.conftest import TINY

@@ -10,7 +10,7 @@ import pytest
 
 from cfexplain.errors import DataError, DiskFull
 from cfexplain.runs import folder as run_folder
-from cfexplain.runs.files import read_json, write_json
+from cfexplain.files import read_json, write_json
 from cfexplain.runs.folder import (
     RunFolder,
     claim_run_folder,

@@ -4,7 +4,7 @@ import io
 import json
 
 from cfexplain.metrics.auroc import Auroc
-from cfexplain.runs.files import write_json
+from cfexplain.files import write_json
 from cfexplain.reporting.html import write_report
 from cfexplain.reporting.tables import method_table, metric_rows, print_table
 

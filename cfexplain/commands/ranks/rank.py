@@ -26,8 +26,8 @@ from cfexplain.commands.train import train_run
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, Interrupted
+from cfexplain.files import read_json
 from cfexplain.reporting.console import complain, peak_memory_mb, Reporter
-from cfexplain.runs.files import read_json
 from cfexplain.runs.folder import RunFolder
 
 MAX_TRACEBACK = 20_000  # characters; what is said at the end must fit the line's buffer

@@ -26,8 +26,8 @@ import cfexplain
 from cfexplain.commands.job import Job
 from cfexplain.engine import stopping
 from cfexplain.errors import CfexplainError, Interrupted
+from cfexplain.files import read_json, SCHEMA_VERSION
 from cfexplain.runs import lock as folder_lock
-from cfexplain.runs.files import read_json, SCHEMA_VERSION
 
 log = logging.getLogger("cfexplain")
 POLL_SECONDS = 0.05

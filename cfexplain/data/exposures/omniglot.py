@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import PIL
 import numpy as np
+import PIL
 from PIL import Image
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec

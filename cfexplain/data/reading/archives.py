@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from cfexplain.data.reading.file_lock import locked
+from cfexplain.data.reading.cache import locked
 from cfexplain.errors import DataError
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # RuntimeError: encrypted or unknown

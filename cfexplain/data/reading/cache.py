@@ -1,19 +1,22 @@
-"""Rendered and unpacked images on disk: written whole or not at all, made again where they are damaged."""
+"""Rendered and unpacked images on disk: written whole or not at all, made again where they are damaged.
+
+Of two jobs that want the same, one makes it while the other waits.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from cfexplain.errors import DataError
+from cfexplain.files import NoLocks, open_locked, replacing
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +40,37 @@ def cached_images(
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """`write` gets a binary file beside `path`, which then takes its place; a reader sees the old file or the new."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        reason = f"cannot write to {path.parent} ({error.strerror})"
-        raise DataError(f"{reason}. Set cache_dir to a writable folder.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with ExitStack() as stack:
+        with _refused(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replacing(path))
+        try:
             write(file)
-        os.replace(temporary, path)
+            stack.close()
+        except OSError as error:
+            raise DataError(f"cannot write {path} ({error.strerror}). Make room or set cache_dir elsewhere.") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, made where it is not there; wait for whoever holds it. It stays, empty."""
+    with ExitStack() as stack:
+        with _refused(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(open_locked(path, wait=True))
+            except NoLocks as error:
+                raise DataError(f"cannot lock {path} ({error.strerror}). Set cache_dir to a local disk.") from error
+        yield
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise DataError(f"cannot write {path} ({error.strerror}). Make room or set cache_dir elsewhere.") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        reason = f"cannot write to {folder} ({error.strerror})"
+        raise DataError(f"{reason}. Set cache_dir to a writable folder.") from error
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -20,8 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cfexplain.data.reading.cache import write_atomically
-from cfexplain.data.reading.file_lock import locked
+from cfexplain.data.reading.cache import locked, write_atomically
 from cfexplain.data.reading.image_files import read_image
 from cfexplain.errors import DataError
 from cfexplain.types import ImageShape

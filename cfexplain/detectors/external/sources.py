@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-import os
 import sys
 import warnings
 from pathlib import Path
 
 from cfexplain.detectors.external.archive import file_format, Format
 from cfexplain.errors import ConfigError, DataError
+from cfexplain.files import replacing
 from cfexplain.lazy import nn, torch
 
 
@@ -49,12 +49,8 @@ def call_factory(factory: str) -> nn.Module:
 def copy_file(path: Path, copy: Path, sha256: str | None) -> None:
     """Whole or not at all; DataError where the file at `path` is not the one that was read."""
     content = _checked_content(path, sha256)
-    temporary = copy.with_name(f".{copy.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(copy) as file:
+        file.write(content)
 
 
 def short(error: BaseException) -> str:

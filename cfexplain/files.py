@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import math
@@ -11,18 +12,66 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from PIL.Image import Image
+from typing import Any, BinaryIO, TextIO
 
 from cfexplain.errors import DataError
 
 SCHEMA_VERSION = 1
 
 
+@contextmanager
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to be written bit by bit that takes the place of `path` at the end, or of nothing after an error.
+
+    The file so far is kept as `previous` where that is given. The content is on the disk before the name is.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 600: a group on a cluster could not read it
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Temporary files of a process that was killed while it wrote; call it while holding the folder's lock."""
+    for path in folder.glob(".*.*-*"):
+        if path.is_file():
+            path.unlink()
+
+
+class NoLocks(OSError):
+    """A file system without locks, as that of some network disks."""
+
+
+def open_locked(path: Path, wait: bool) -> TextIO:
+    """The file, made where it is not there, and locked: the kernel drops the lock when it is closed or its holder dies.
+
+    BlockingIOError where another process holds it and `wait` is false. A child that inherits the descriptor holds it
+    too, which is why this is no library's lock: those keep theirs to themselves, and some fall back to files that stay.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if isinstance(error, BlockingIOError):
+            raise
+        raise NoLocks(error.errno, error.strerror) from error
+    return file
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file at once: a reader sees the old text or the new one, never half of it."""
-    _replace(path, text.encode("utf-8"))
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -75,20 +124,6 @@ def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
 
 
-def write_picture(path: Path, picture: Image) -> None:
-    """A PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    _replace(path, buffer.getvalue())
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Temporary files of a process that was killed while it wrote; call it while holding the folder's lock."""
-    for path in folder.glob(".*.*-*"):
-        if path.is_file():
-            path.unlink()
-
-
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One line a row, columns in the order of the first row's keys; rows may be made while they are written."""
     with replacing(path) as file:
@@ -101,27 +136,6 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             writer.writerow(row)
         text.flush()
         text.detach()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written bit by bit that takes the place of `path` at the end, or of nothing after an error."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 600: a group on a cluster could not read it
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _umask() -> int:
