@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from cfexplain import config as configs
 from cfexplain.commands.evaluate_config import HEADLINES
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from cfexplain.metrics.auroc import Auroc
 from cfexplain.metrics.classes import Classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec

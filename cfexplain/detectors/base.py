@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape

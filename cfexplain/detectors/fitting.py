@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cfexplain.data.augmentation import augmented
-from cfexplain.data.base import rows, to_float
+from cfexplain.data.batches import augmented, rows, to_float
 from cfexplain.detectors.base import build_detector, Detector, in_batches, LearnedDetectorSpec, logits_of
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.engine.distributed import ALONE, Ranks, share_batch_norms

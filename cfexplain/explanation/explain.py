@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.data.base import to_float, to_uint8
+from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.lazy import nn, no_grad, torch
 from cfexplain.types import Explanations, ImageSet

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cfexplain.data.augmentation import augmented
-from cfexplain.data.base import rows, to_float
+from cfexplain.data.batches import augmented, rows, to_float
 from cfexplain.detectors.base import Detector, in_batches, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, frozen, take_step, train

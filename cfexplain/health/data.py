@@ -16,8 +16,8 @@ import yaml
 
 import cfexplain
 from cfexplain import config as configs
-from cfexplain.data.base import DatasetSpec
-from cfexplain.data.datasets.cifar import CIFAR10, CIFAR100
+from cfexplain.data.datasets.base import DatasetSpec
+from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
 from cfexplain.data.datasets.gtsrb import PACK
 from cfexplain.data.datasets.mvtec import OFFICIAL_FOLDER
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec

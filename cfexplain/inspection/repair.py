@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.inspection.base import NUM_WAY_STEPS
 from cfexplain.inspection.saliency import images_within, logit_gradients, PIXELS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import Detector
 from cfexplain.lazy import Tensor, torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfexplain.data.base import to_float, to_uint8
+from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import in_batches
 from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS, SLOPE
 from cfexplain.lazy import F, nn, Tensor, torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cfexplain.data.base import to_float, to_uint8
+from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import Detector
 from cfexplain.lazy import Tensor, torch
 

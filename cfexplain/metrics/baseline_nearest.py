@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.lazy import no_grad, Tensor, torch
 
 CHUNK_VALUES = 1 << 25  # pixels and channels of the training images at a time

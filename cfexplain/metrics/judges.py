@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.data.reading.cache import write_atomically
 from cfexplain.encoders.conv import ConvEncoder
 from cfexplain.lazy import F, nn, Tensor, torch

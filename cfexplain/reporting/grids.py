@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cfexplain.data.augmentation import augmented
+from cfexplain.data.batches import augmented
 from cfexplain.files import replacing
 from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Augmentation, class_name, Explanations, ImageSet, Splits

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cfexplain.data.reading import image_cache
-from cfexplain.data.datasets.cifar import CIFAR10, CIFAR100
+from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
 from cfexplain.data.datasets.cifar10 import Cifar10
 from cfexplain.data.exposures.cifar100 import Cifar100
 from cfexplain.data.exposures.none import Nothing

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.external.adoption import adopt_detector, check_unchanged
 from cfexplain.detectors.external.adoption import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
 from cfexplain.detectors.external.spec import HigherIs, compressed

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.external.adoption import adopt_detector
 from cfexplain.detectors.external.spec import Kind
 from cfexplain.encoders.conv import Conv

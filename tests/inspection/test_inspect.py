@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cfexplain.data.base import to_float, to_uint8
+from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import logits_of
 from cfexplain.inspection.base import NUM_WAY_STEPS, VERDICTS, Verdict
 from cfexplain.inspection.inspect import inspect, positions

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import LogProbs
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.metrics.features import RANDOM, feature_space
 from cfexplain.metrics.judges import JudgeRecipe
 from cfexplain.metrics.judges import fingerprint

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.data.augmentation import Augmented, check_crop_padding
-from cfexplain.data.datasets.cifar import CIFAR10, read_cifar, SIDE
+from cfexplain.data.datasets.base import AugmentedDataset
+from cfexplain.data.reading.cifar import CIFAR10, read_cifar, SIDE
 from cfexplain.data.datasets.class_dataset import ClassDataset
 from cfexplain.data.reading.pictures import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10(Augmented, ClassDataset):
+class Cifar10(AugmentedDataset, ClassDataset):
     """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
 
     download:           let torchvision fetch into root what is missing.
@@ -19,13 +19,10 @@ class Cifar10(Augmented, ClassDataset):
     """
 
     class_names = CIFAR10.class_names
+    image_size = SIDE
 
     root: str
     download: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_crop_padding(self.crop_padding, SIDE)
 
     def read(self, is_train: bool) -> Pictures:
         return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

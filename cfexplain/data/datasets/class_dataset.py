@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.class_sets import class_set_slug, NamedSets, normal_classes
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.pictures import Pictures
 from cfexplain.data.splitting import hold_out, image_set
 from cfexplain.errors import DataError
-from cfexplain.types import ANOMALOUS, Augmentation, ImageSet, NORMAL, Splits
+from cfexplain.types import ANOMALOUS, ImageSet, NORMAL, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,6 @@ class ClassDataset(DatasetSpec):
     @property
     def slug(self) -> str:
         return f"{type(self).__name__.lower()}-{class_set_slug(self.normal, self.anomalous)}"
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        return None
 
     @abstractmethod
     def read(self, is_train: bool) -> Pictures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.datasets.colours import factor_rule
 from cfexplain.types import FactorRule
 

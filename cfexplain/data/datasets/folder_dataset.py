@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.augmentation import Augmented, check_crop_padding
-from cfexplain.data.base import DatasetSpec
+from cfexplain.data.datasets.base import AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.folder_layout import Layout
@@ -34,7 +33,7 @@ NUM_LOOKED_AT = 16  # normal images, to tell grey from colour
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderDataset(Augmented, DatasetSpec):
+class FolderDataset(AugmentedDataset):
     """root:                 a folder, or a .zip of one.
     image_size:              images are squashed to squares of so many pixels a side.
     channels:                1 or 3; null leaves it to the dataset.
@@ -50,9 +49,9 @@ class FolderDataset(Augmented, DatasetSpec):
     max_unreadable_fraction: float
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.image_size < MIN_SIDE:
             raise ValueError(f"image_size must be at least {MIN_SIDE} pixels, got {self.image_size}")
+        super().__post_init__()
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or null, got {self.channels}")
         if self.memory_limit_mb < 0:
@@ -60,7 +59,6 @@ class FolderDataset(Augmented, DatasetSpec):
         if not 0 <= self.max_unreadable_fraction < 1:
             value = self.max_unreadable_fraction
             raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
-        check_crop_padding(self.crop_padding, self.image_size)
 
     @property
     def advice(self) -> str:

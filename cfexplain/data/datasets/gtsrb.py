@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.data.augmentation import Augmented, check_crop_padding
+from cfexplain.data.datasets.base import AugmentedDataset
 from cfexplain.data.datasets.class_dataset import ClassDataset
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
@@ -41,7 +41,7 @@ NAMED_SETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gtsrb(Augmented, ClassDataset):
+class Gtsrb(AugmentedDataset, ClassDataset):
     """root: folder that holds gtsrb/GTSRB/Training and the rest of torchvision's layout, or a zip of it.
 
     download:           let torchvision fetch into root what is missing.
@@ -50,13 +50,10 @@ class Gtsrb(Augmented, ClassDataset):
 
     class_names = CLASS_NAMES
     named_sets = NAMED_SETS
+    image_size = SIDE
 
     root: str
     download: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_crop_padding(self.crop_padding, SIDE)
 
     def read(self, is_train: bool) -> Pictures:
         """Training pictures are grouped by track: about thirty shots of one sign that a car drove past."""

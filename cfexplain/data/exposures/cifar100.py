@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cfexplain.data.datasets.cifar import CIFAR100, read_cifar
+from cfexplain.data.reading.cifar import CIFAR100, read_cifar
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
 from cfexplain.data.reading.pictures import Pictures
 

@@ -6,7 +6,7 @@ says the same twice; an image's score does not depend on its batch; all on the r
 
 from __future__ import annotations
 
-from cfexplain.data.base import to_float
+from cfexplain.data.batches import to_float
 from cfexplain.detectors.external.network import ExternalNetwork, Score
 from cfexplain.detectors.external.sources import short
 from cfexplain.errors import CfexplainError, DataError

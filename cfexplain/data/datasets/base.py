@@ -1,16 +1,13 @@
-"""What a dataset is: a spec with checked values, and `load`, which turns files into Splits.
-
-Torch loads inside `load`.
-"""
+"""What a dataset is: a spec with checked values, and `load`, which turns files into Splits."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cfexplain.data.exposures.base import ExposureSpec
-from cfexplain.lazy import Tensor, torch
-from cfexplain.types import Splits
+from cfexplain.types import Augmentation, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +34,32 @@ class DatasetSpec(ABC):
     def slug(self) -> str:
         """Name for folders: dataset and normal set, of [a-z0-9_-] only, e.g. 'mnist-8_9'."""
 
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """Of training batches; None where images stay as they are."""
+        return None
+
     @abstractmethod
     def load(self, exposure: ExposureSpec) -> Splits:
         """Read, or render, the images. DataError where a file is missing or damaged."""
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (..., H, W) in 0..255 -> float32 in [-1, 1], on the same device."""
-    return images.float().div_(127.5).sub_(1)
+@dataclass(frozen=True, kw_only=True)
+class AugmentedDataset(DatasetSpec):
+    """image_size: pixels a side; flip, crop_padding: of training batches, see types.Augmentation."""
 
+    image_size: ClassVar[int]  # or a field
 
-def rows(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-    """The images at (M,) indices, gathered where they lie and then brought to the device."""
-    return images[indices.to(images.device)].to(device)
+    flip: bool
+    crop_padding: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.crop_padding < self.image_size:  # more than a border can reflect
+            raise ValueError(f"crop_padding must lie in 0 to {self.image_size - 1} pixels, got {self.crop_padding}")
 
-def to_uint8(images: Tensor) -> Tensor:
-    """float (..., H, W) in [-1, 1] -> uint8, rounded and clamped."""
-    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).byte()
+    @property
+    def augmentation(self) -> Augmentation | None:
+        if not (self.flip or self.crop_padding):
+            return None
+        return Augmentation(flip=self.flip, crop_padding=self.crop_padding)

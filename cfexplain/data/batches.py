@@ -1,38 +1,30 @@
-"""Flips and shifts of a batch on its device, in one gather of bytes."""
+"""From 8-bit images to batches: gathered, varied, and as floats in [-1, 1]; and back."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Augmentation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmented:
-    """A part of a dataset's config: how training batches are varied, see types.Augmentation."""
-
-    flip: bool
-    crop_padding: int
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        """None where images stay as they are."""
-        if not (self.flip or self.crop_padding):
-            return None
-        return Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+def rows(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """The images at (M,) indices, gathered where they lie and then brought to the device."""
+    return images[indices.to(images.device)].to(device)
 
 
-def check_crop_padding(crop_padding: int, side: int) -> None:
-    """ValueError for more pixels than a border of images of that side can reflect."""
-    if not 0 <= crop_padding < side:
-        raise ValueError(f"crop_padding must lie in 0 to {side - 1} pixels, got {crop_padding}")
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (..., H, W) in 0..255 -> float32 in [-1, 1], on the same device."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float (..., H, W) in [-1, 1] -> uint8, rounded and clamped."""
+    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).byte()
 
 
 def augmented(images: Tensor, augmentation: Augmentation | None, generator: torch.Generator) -> Tensor:
     """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
 
-    generator: on the CPU, so that a GPU run draws the same.
+    generator: on the CPU, so that a GPU run draws the same. One gather of bytes, on the images' device.
     """
     if augmentation is None:
         return images

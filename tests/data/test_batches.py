@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.data.augmentation import augmented
+from cfexplain.data.batches import augmented
 from cfexplain.types import Augmentation
 
 SIDE = (7, 9)  # unlike sides: an exchange of the two would show
