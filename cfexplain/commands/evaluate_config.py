@@ -12,7 +12,7 @@ from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.metrics.base import MetricSpec
-from cfexplain.runs.found import record_of
+from cfexplain.runs.lookup import record_of
 
 HEADLINES = (
     "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",

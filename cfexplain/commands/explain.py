@@ -25,7 +25,7 @@ from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.shards import as_shard, merge_command, Shard, shard_record, weights_digest
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
-from cfexplain.runs.folder import parent_runs
+from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Splits
 
 __all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]

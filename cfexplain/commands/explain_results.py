@@ -32,7 +32,7 @@ from cfexplain.reporting.grids import (
 from cfexplain.reporting.inspector import Section, write_inspector
 from cfexplain.reporting.samples import sample_rows
 from cfexplain.runs.folder import safe_name
-from cfexplain.runs.found import metrics_of
+from cfexplain.runs.lookup import metrics_of
 from cfexplain.types import class_name, Explanations
 
 WEAK_DETECTOR = 0.8

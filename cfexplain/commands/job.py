@@ -23,8 +23,8 @@ from cfexplain.files import finite
 from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
 from cfexplain.reporting.tables import as_text
-from cfexplain.runs.folder import claim_run_folder, point_latest, RunFolder
-from cfexplain.runs.lock import let_go
+from cfexplain.runs.folder import claim_run_folder, let_go, RunFolder
+from cfexplain.runs.lookup import point_latest
 
 log = logging.getLogger("cfexplain")
 

@@ -13,7 +13,7 @@ from cfexplain.commands.job import Job
 from cfexplain.errors import DataError
 from cfexplain.files import read_json
 from cfexplain.inspection.saved import SavedInspections
-from cfexplain.runs.folder import parent_runs
+from cfexplain.runs.lookup import parent_runs
 
 
 # What neither changes a shard's numbers nor belongs to its part.

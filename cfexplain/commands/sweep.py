@@ -20,7 +20,7 @@ from cfexplain import config as configs
 from cfexplain.engine.stopping import SIGNALS, StopRequested
 from cfexplain.errors import ConfigError
 from cfexplain.files import NoLocks, open_locked, read_json, write_json
-from cfexplain.runs.found import metrics_of, record_of, status_of
+from cfexplain.runs.lookup import metrics_of, record_of, status_of
 
 log = logging.getLogger("cfexplain")
 SWEEP = "sweep.json"

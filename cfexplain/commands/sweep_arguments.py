@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.runs.found import holds_runs, run_folders
+from cfexplain.runs.lookup import holds_runs, run_folders
 
 LAUNCHERS = {  # name -> module it needs, extra that brings it, program it calls, our settings (conf/hydra/launcher)
     "joblib": ("joblib", "joblib", None, "cfexplain_joblib"),

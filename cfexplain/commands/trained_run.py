@@ -16,7 +16,7 @@ from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.files import read_json
 from cfexplain.lazy import torch
 from cfexplain.older_runs import LATER, todays_target
-from cfexplain.runs.folder import find_run, parent_runs
+from cfexplain.runs.lookup import find_run, parent_runs
 from cfexplain.types import ImageShape
 
 REMEDY = "train again: cfexplain train --from {folder}/config.yaml"

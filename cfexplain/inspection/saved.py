@@ -18,7 +18,7 @@ from cfexplain.files import read_json, replacing, write_json
 from cfexplain.inspection.base import Inspection
 from cfexplain.inspection.shards import merge_command
 from cfexplain.lazy import Tensor, torch
-from cfexplain.runs.folder import parent_runs
+from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Explanations, ImageSet
 
 FOLDER, INDEX = "inspections", "index.json"

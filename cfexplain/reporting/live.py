@@ -19,7 +19,7 @@ from cfexplain.errors import DataError
 from cfexplain.files import read_json, read_json_lines
 from cfexplain.reporting.console import as_clock
 from cfexplain.reporting.html import document, facts_table
-from cfexplain.runs.found import reason_of
+from cfexplain.runs.lookup import reason_of
 from cfexplain.types import Tick
 
 FILE = "live.html"

@@ -1,4 +1,4 @@
-"""The run folder: made once, never shared by two jobs, and the record (run.json) of what happened in it."""
+"""The folder that a run writes to: made once, held by one process, with a record (run.json) of what happened in it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, UTC
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from cfexplain.errors import ConfigError, DataError, DiskFull
-from cfexplain.files import read_json, remove_leftovers, write_json, write_text
-from cfexplain.runs.lock import hold
+from cfexplain.errors import ConfigError, DiskFull
+from cfexplain.files import NoLocks, open_locked, remove_leftovers, write_json, write_text
+from cfexplain.runs.lookup import record_of
 from cfexplain.version import VERSION
 
-LATEST = "latest.txt"
+LOCK = ".lock"
 MIN_FREE_MB = 8.0  # for a log, records and pictures; a training adds its checkpoints
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "hydra-core", "omegaconf", "rich",
             "hydra-joblib-launcher", "hydra-submitit-launcher")
+_held: dict[Path, TextIO] = {}  # of this process; open files, since closing one gives its lock back
 
 
 def stamped_name(now: datetime | None = None) -> str:
@@ -65,6 +66,38 @@ def claim_run_folder(folder: Path) -> None:
     hold(folder)
 
 
+def hold(folder: Path) -> None:
+    """Keep other processes from writing to the folder, until this one ends or lets go; holding it already is fine."""
+    key = folder.resolve()
+    if key in _held:
+        return
+    try:
+        file = open_locked(folder / LOCK, wait=False)
+    except BlockingIOError as error:
+        owner = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+        raise ConfigError(f"run_dir={folder} is being written by {owner}; give another run_dir") from error
+    except NoLocks as error:
+        raise ConfigError(f"run_dir={folder} cannot be locked ({error.strerror}); give one on a local disk") from error
+    except OSError as error:
+        raise ConfigError(f"run_dir={folder} cannot be written to: {error.strerror}") from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    _held[key] = file
+
+
+def lock_descriptor(folder: Path) -> int:
+    """Of the lock's open file: a process that inherits it holds the folder too, until it ends."""
+    return _held[folder.resolve()].fileno()
+
+
+def let_go(folder: Path) -> None:
+    """Give the folder back, where this process holds it."""
+    file = _held.pop(folder.resolve(), None)
+    if file is not None:
+        file.close()
+
+
 def check_free_space(folder: Path, wanted_mb: float) -> None:
     """DiskFull, before anything is computed, where the folder's disk has less left than a run will write."""
     free_mb = shutil.disk_usage(folder).free / 2**20
@@ -94,7 +127,7 @@ class RunFolder:
         """Start the record. What a run that is continued noted before stays: its warnings, and each attempt."""
         for folder in (self.path, self.path / "checkpoints", self.path / "images"):
             remove_leftovers(folder)
-        before = self._record_before()
+        before = record_of(self.path)  # of the attempt that is continued
         write_text(self.path / "config.yaml", config_yaml)
         self.record = {
             "status": "running",
@@ -117,13 +150,6 @@ class RunFolder:
             "attempts": [*before.get("attempts", []), *([_attempt(before)] if before else [])],
         }
         self.update()
-
-    def _record_before(self) -> dict[str, Any]:
-        """Of the attempt that is continued; empty where this is the first one."""
-        try:
-            return read_json(self.path / "run.json")
-        except DataError:
-            return {}
 
     def update(self, **changes: Any) -> None:
         self.record.update(changes)
@@ -151,56 +177,6 @@ def _attempt(record: dict[str, Any]) -> dict[str, Any]:
     names = ("started", "status_changes", "exit_code", "host", "pid", "argv", "versions", "git_commit",
              "git_is_clean", "device", "timings_seconds", "peak_memory_mb")
     return {"status": status, **{name: record.get(name) for name in names}}
-
-
-def point_latest(output_root: Path, command: str, folder: Path) -> None:
-    """Note the newest finished run of a command in outputs/latest.txt."""
-    output_root.mkdir(parents=True, exist_ok=True)
-    lines = {**_latest_lines(output_root), command: str(folder)}
-    write_text(output_root / LATEST, "".join(f"{name} {path}\n" for name, path in sorted(lines.items())))
-
-
-def read_latest(output_root: Path) -> dict[str, Path]:
-    """Newest finished run of each command; found below `output_root` too where that has moved."""
-    found = {}
-    for command, text in _latest_lines(output_root).items():
-        folder = Path(text)
-        found[command] = folder if folder.is_dir() else output_root.joinpath(*folder.parts[-3:])
-    return found
-
-
-def parent_runs(folder: Path) -> list[Path]:
-    """The runs that a run builds on, as its run.json names them: relative to its own folder."""
-    return [Path(os.path.relpath(folder / parent)) for parent in read_json(folder / "run.json").get("parents", [])]
-
-
-def _latest_lines(output_root: Path) -> dict[str, str]:
-    file = output_root / LATEST
-    if not file.exists():
-        return {}
-    return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if " " in line)
-
-
-def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
-    """The folder of a run given as a path or as `latest`; `commands`: which commands may have made it, best first."""
-    remedy = "train one: cfexplain train"
-    if run == "latest":
-        latest = read_latest(output_root)
-        found = [latest[command] for command in commands if command in latest]
-        if not found:
-            raise DataError(f"no run in {output_root / LATEST}; {remedy}")
-        # An explain run counts as the newest only while it explains the newest train run.
-        newest = found[0]
-        if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
-            newest = found[1]
-        return newest
-    folder = Path(run)
-    if not (folder / "run.json").is_file():
-        raise DataError(f"no run at {run}; {remedy}")
-    made_by = read_json(folder / "run.json").get("command")
-    if made_by not in commands:
-        raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {remedy}")
-    return folder
 
 
 def versions() -> dict[str, str | None]:

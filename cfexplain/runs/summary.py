@@ -15,7 +15,7 @@ from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.errors import CfexplainError
-from cfexplain.runs.found import metrics_of, reason_of, record_of, status_of
+from cfexplain.runs.lookup import metrics_of, reason_of, record_of, status_of
 
 PARTS = ("exposure", "encoder", "generator")  # groups whose choice may tell cells apart
 SAME_FOR_ALL = (  # where a run is written and how it is shown, not what it computes

@@ -27,7 +27,7 @@ from cfexplain.commands.job import Job
 from cfexplain.engine import stopping
 from cfexplain.errors import CfexplainError, Interrupted
 from cfexplain.files import read_json, SCHEMA_VERSION
-from cfexplain.runs import lock as folder_lock
+from cfexplain.runs.folder import lock_descriptor
 
 log = logging.getLogger("cfexplain")
 POLL_SECONDS = 0.05
@@ -102,7 +102,7 @@ def _start(number: int, num_ranks: int, folder: Path, meeting: Path) -> _Rank:
              "init_method": f"file://{meeting}/ranks"}
     # -P: a folder named cfexplain in the working directory is not ours.
     command = [sys.executable, "-P", "-m", "cfexplain.commands.ranks.rank", str(folder), str(theirs.fileno())]
-    held = (theirs.fileno(), folder_lock.handle(folder))  # a rank that outlives this process holds the folder still
+    held = (theirs.fileno(), lock_descriptor(folder))  # a rank that outlives this process holds the folder still
     with theirs, errors.open("wb") as file:
         process = subprocess.Popen(
             [*command, json.dumps(place)], env=_environment(num_ranks), pass_fds=held, stdin=subprocess.DEVNULL,

@@ -1,9 +1,8 @@
-"""Runs that lie on the disk: those that a path or a glob names, and why one of them failed."""
+"""Runs that lie on the disk: those that a path, a glob or `latest` names, what they wrote, and why one failed."""
 
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import socket
@@ -11,8 +10,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cfexplain.errors import DataError
+from cfexplain.files import read_json, write_text
+
+LATEST = "latest.txt"
 GLOB = "*?["
 GONE = "process {pid} is gone without a word: killed, or out of memory"
+
+
+def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
+    """The folder of a run given as a path or as `latest`; `commands`: which commands may have made it, best first."""
+    remedy = "train one: cfexplain train"
+    if run == "latest":
+        latest = read_latest(output_root)
+        found = [latest[command] for command in commands if command in latest]
+        if not found:
+            raise DataError(f"no run in {output_root / LATEST}; {remedy}")
+        # An explain run counts as the newest only while it explains the newest train run.
+        newest = found[0]
+        if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
+            newest = found[1]
+        return newest
+    folder = Path(run)
+    if not (folder / "run.json").is_file():
+        raise DataError(f"no run at {run}; {remedy}")
+    made_by = read_json(folder / "run.json").get("command")
+    if made_by not in commands:
+        raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {remedy}")
+    return folder
+
+
+def parent_runs(folder: Path) -> list[Path]:
+    """The runs that a run builds on, as its run.json names them: relative to its own folder."""
+    return [Path(os.path.relpath(folder / parent)) for parent in read_json(folder / "run.json").get("parents", [])]
+
+
+def read_latest(output_root: Path) -> dict[str, Path]:
+    """Newest finished run of each command; found below `output_root` too where that has moved."""
+    found = {}
+    for command, text in _latest_lines(output_root).items():
+        folder = Path(text)
+        found[command] = folder if folder.is_dir() else output_root.joinpath(*folder.parts[-3:])
+    return found
+
+
+def point_latest(output_root: Path, command: str, folder: Path) -> None:
+    """Note the newest finished run of a command in outputs/latest.txt."""
+    output_root.mkdir(parents=True, exist_ok=True)
+    lines = {**_latest_lines(output_root), command: str(folder)}
+    write_text(output_root / LATEST, "".join(f"{name} {path}\n" for name, path in sorted(lines.items())))
+
+
+def _latest_lines(output_root: Path) -> dict[str, str]:
+    file = output_root / LATEST
+    if not file.exists():
+        return {}
+    return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if " " in line)
 
 
 def holds_runs(text: str) -> bool:
@@ -81,10 +134,9 @@ def _is_run(folder: Path) -> bool:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except DataError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cfexplain.errors import ConfigError
-from cfexplain.runs.lock import hold, let_go
+from cfexplain.runs.folder import hold, let_go
 from tests.conftest import ROOT
 
 HOLDER = """

@@ -11,15 +11,8 @@ import pytest
 from cfexplain.errors import DataError, DiskFull
 from cfexplain.runs import folder as run_folder
 from cfexplain.files import read_json, write_json
-from cfexplain.runs.folder import (
-    RunFolder,
-    claim_run_folder,
-    find_run,
-    make_run_folder,
-    point_latest,
-    safe_name,
-    stamped_name,
-)
+from cfexplain.runs.folder import claim_run_folder, make_run_folder, RunFolder, safe_name, stamped_name
+from cfexplain.runs.lookup import find_run, point_latest
 
 
 def test_stamp_is_utc_and_sorts_by_time():
