@@ -18,8 +18,8 @@ from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.verdicts import check
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.agreement import agreement, cohens_kappa
+from cfexplain.metrics.distance import changed_fractions, l1_distances, level_changes, VISIBLE_CHANGE
 from cfexplain.reporting.grids import as_scores, spread
-from cfexplain.reporting.samples import CHANGED
 from cfexplain.types import class_name, ImageSet
 
 BATCH_SIZE = 256
@@ -43,7 +43,7 @@ class Judged:
     names:         N; classes: (N,) int64, -1 where it is not known.
     logits_before: (N,) float32; is_anomalous: (N,) bool, above the threshold.
     codes:         (N, K) int64, index into VERDICTS; concepts: (N,) int64, the best one of each image.
-    logits_after, l1_distances, changed_fractions: (N,) float32, of the best concept's counterfactual.
+    logits_after: (N,) float32; l1_distances, changed_fractions: (N,) float64; of the best concept's counterfactual.
     accepted:      (N, S) bool, whether each side's detector takes that counterfactual for normal; None where the sides
                    take images of different sizes.
     """
@@ -97,7 +97,7 @@ def _judged_batch(side: Side, sides: list[Side], sources: ImageSet, device: torc
     concepts = best_concepts(codes, explanations.logits[:, 0])
     rows = torch.arange(len(sources))
     best = explanations.counterfactuals[rows, concepts]  # (N, C, H, W)
-    changes = (best.short() - sources.images.short()).abs() / 127.5
+    changes = level_changes(sources.images, best)
     accepted = None
     if len({other.trained.image_shape() for other in sides}) == 1:
         thresholds = torch.tensor([other.reference.threshold for other in sides])
@@ -111,8 +111,8 @@ def _judged_batch(side: Side, sides: list[Side], sources: ImageSet, device: torc
         codes=codes,
         concepts=concepts,
         logits_after=explanations.logits[rows, 0, concepts],
-        l1_distances=changes.flatten(1).mean(dim=1),
-        changed_fractions=(changes.amax(dim=1) > CHANGED).flatten(1).float().mean(dim=1),
+        l1_distances=torch.from_numpy(l1_distances(changes)),
+        changed_fractions=torch.from_numpy(changed_fractions(changes, VISIBLE_CHANGE)),
         accepted=accepted,
     )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
 
 from cfexplain.lazy import Tensor
+from cfexplain.metrics.distance import changed_fractions, l1_distances, level_changes, VISIBLE_CHANGE
 from cfexplain.types import Explanations
 
 NUM_WAY_STEPS = 9  # points along the way from an image to its counterfactual
@@ -32,6 +36,21 @@ class Verdict(StrEnum):
 
 
 VERDICTS = tuple(Verdict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeSizes:
+    """How much counterfactuals change, and how much of that their minimal repairs save; each (N, K) float64.
+
+    l1_distance, repair_l1_distance: mean change, images in [-1, 1].
+    changed_fraction: share of pixels that change visibly.
+    excess_change:    share of the L1 change that the repair does without, in [0, 1]; 0 where nothing changed.
+    """
+
+    l1_distance: np.ndarray
+    changed_fraction: np.ndarray
+    repair_l1_distance: np.ndarray
+    excess_change: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +98,18 @@ class Inspection:
         survives = self.survives[index, concept].tolist()
         return tuple(name for name, survived in zip(self.alterations, survives, strict=True) if not survived)
 
-    def excess_change(self, index: int, concept: int) -> float:
-        """Share of a counterfactual's L1 change that its repair does without, in [0, 1]; 0 where nothing changed."""
-        source = self.explanations.sources.images[index].float()
-        edits = self.explanations.counterfactuals[index, concept], self.repairs[index, concept]
-        whole, least = (float((edit.float() - source).abs().sum()) for edit in edits)
-        return 1 - least / whole if whole > 0 else 0.0
+    @cached_property
+    def change_sizes(self) -> ChangeSizes:
+        """Image by image: edits of large images are large."""
+        shape = self.verdict_codes.shape
+        lengths, fractions, repair_lengths, excess = (np.zeros(shape) for _ in range(4))
+        for index, source in enumerate(self.explanations.sources.images):
+            changes = level_changes(source, self.explanations.counterfactuals[index])
+            repairs = level_changes(source, self.repairs[index])
+            lengths[index], repair_lengths[index] = l1_distances(changes), l1_distances(repairs)
+            fractions[index] = changed_fractions(changes, VISIBLE_CHANGE)
+            whole, least = (edits.flatten(1).sum(dim=1).double().numpy() for edits in (changes, repairs))
+            excess[index] = np.where(whole > 0, 1 - least / np.where(whole > 0, whole, 1), 0)
+        return ChangeSizes(
+            l1_distance=lengths, changed_fraction=fractions, repair_l1_distance=repair_lengths, excess_change=excess
+        )

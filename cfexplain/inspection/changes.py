@@ -10,8 +10,9 @@ import colorsys
 from dataclasses import dataclass
 
 from cfexplain.lazy import Tensor, torch
+from cfexplain.metrics.distance import LEVELS_PER_UNIT, VISIBLE_CHANGE
 
-VISIBLE = 0.1 * 127.5  # levels of 255, as change_threshold in conf/metric/distance.yaml
+VISIBLE = VISIBLE_CHANGE * LEVELS_PER_UNIT  # levels of 255
 PLAIN_LEVELS = 24  # a border pixel belongs to a plain border if it is this close to the border's colour
 PLAIN_SHARE = 0.75  # of the border's pixels; a generator may stain a few
 FOREGROUND = 0.35  # of the largest difference from the border's colour: half-lit edges of a shape count

@@ -82,5 +82,5 @@ def _repair_words(inspection: Inspection, index: int, concept: int) -> str:
         return "The image is accepted as it is: there is nothing to repair."
     if logit > explanations.threshold:
         return "None was found: the score stays above the threshold."
-    saved = 100 * inspection.excess_change(index, concept)
+    saved = 100 * float(inspection.change_sizes.excess_change[index, concept])
     return f"It does without {saved:.0f} % of the change and scores {logit_words(logit)}."

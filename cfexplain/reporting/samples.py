@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from cfexplain.inspection.base import Inspection
 from cfexplain.reporting.grids import as_scores
 from cfexplain.types import class_name
-
-CHANGED = 0.1  # of the range -1..1: a pixel that differs by more counts as changed
-RANGE = 127.5  # grey levels per unit of that range
 
 
 def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict[str, object]]:
@@ -22,12 +17,10 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
     explanations, sources = inspection.explanations, inspection.explanations.sources
     before, after = explanations.source_logits.numpy(), explanations.logits[:, 0].numpy()
     score_before, score_after = as_scores(before), as_scores(after)
+    sizes = inspection.change_sizes
     rows: list[dict[str, object]] = []
     for index, image_id in enumerate(sources.ids):
-        source = sources.images[index].numpy().astype(np.int16)
         for concept in range(explanations.num_concepts):
-            change = np.abs(explanations.counterfactuals[index, concept].numpy() - source) / RANGE  # (C, H, W)
-            repair = np.abs(inspection.repairs[index, concept].numpy() - source) / RANGE
             rows.append({
                 "id": image_id,
                 "class": class_name(int(sources.classes[index]), class_names),
@@ -38,15 +31,15 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
                 "logit_after": f"{after[index, concept]:.6g}",
                 "threshold": f"{explanations.threshold:.6g}",
                 "verdict": inspection.verdict(index, concept).value,
-                "l1_distance": f"{change.mean():.6g}",
-                "changed_fraction": f"{(change.max(axis=0) > CHANGED).mean():.6g}",
+                "l1_distance": f"{sizes.l1_distance[index, concept]:.6g}",
+                "changed_fraction": f"{sizes.changed_fraction[index, concept]:.6g}",
                 "position_before": f"{float(inspection.position_before[index]):.6g}",
                 "position_after": f"{float(inspection.position_after[index, concept]):.6g}",
                 **_survival(inspection, index, concept),
                 "manifold_distance": f"{float(inspection.manifold_distance[index, concept]):.6g}",
                 "duplicate_of": _number(int(inspection.duplicate_of[index, concept])),
-                "repair_l1_distance": f"{repair.mean():.6g}",
-                "excess_change": f"{inspection.excess_change(index, concept):.6g}",
+                "repair_l1_distance": f"{sizes.repair_l1_distance[index, concept]:.6g}",
+                "excess_change": f"{sizes.excess_change[index, concept]:.6g}",
                 "repair_logit": f"{float(inspection.repair_logits[index, concept]):.6g}",
                 "nearest_normal": inspection.nearest_ids[index],
             })

@@ -66,7 +66,7 @@ def test_repairs_pass_or_are_the_counterfactual(known):
     assert (logits[0, [0, 2]] <= reference.threshold).all() and (logits[0, [0, 2]] > reference.threshold - 3).all()
     assert torch.equal(inspection.repairs[0, 1], inspection.explanations.counterfactuals[0, 1])
     assert torch.equal(inspection.repairs[1], inspection.explanations.sources.images[1].expand(3, -1, -1, -1))
-    excess = torch.tensor([[inspection.excess_change(index, concept) for concept in range(3)] for index in range(2)])
+    excess = inspection.change_sizes.excess_change
     # from 200 to 54.2 instead of 30; nothing saved where nothing passes; everything where nothing was to do
     assert excess[0, 0] == pytest.approx((54.2 - 30) / 170, abs=0.02)
     assert excess[0, 1] == 0 and excess[1].tolist() == [1, 1, 1]

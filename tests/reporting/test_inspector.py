@@ -191,8 +191,8 @@ def test_the_share_that_a_repair_saves():
     explanations.sources.images.zero_(), explanations.images.zero_(), inspection.repairs.zero_()
     explanations.counterfactuals[0, 0] = torch.tensor([[[100, 100], [0, 200]]]).byte()
     inspection.repairs[0, 0] = torch.tensor([[[100, 0], [0, 0]]]).byte()
-    assert inspection.excess_change(0, 0) == pytest.approx(0.75)
-    assert inspection.excess_change(0, 1) == 0
+    assert inspection.change_sizes.excess_change[0, 0] == pytest.approx(0.75)
+    assert inspection.change_sizes.excess_change[0, 1] == 0
 
 
 def test_what_a_repair_is_said_to_save(tmp_path):
