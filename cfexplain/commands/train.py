@@ -13,7 +13,7 @@ from cfexplain.commands.ranks.place import joined_at, torchrun_place
 from cfexplain.commands.ranks.watched import run_ranks
 from cfexplain.commands.stages import train_detector, train_generator
 from cfexplain.commands.train_config import Stage, TrainConfig
-from cfexplain.data.roles import role_lines
+from cfexplain.data.splits import role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.runtime import check_device, device_name, start_torch

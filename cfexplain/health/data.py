@@ -21,7 +21,7 @@ from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
 from cfexplain.data.datasets.gtsrb import PACK
 from cfexplain.data.datasets.mvtec import OFFICIAL_FOLDER
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.reading.torchvision_files import EMNIST_LETTERS, MNIST
+from cfexplain.data.reading.idx import EMNIST_LETTERS, MNIST
 from cfexplain.encoders.torchvision import MODELS
 from cfexplain.errors import DataError
 from cfexplain.health.check import Check, Mark

@@ -18,7 +18,7 @@ from cfexplain.health.data import conf_dir, data_checks, weight_checks
 from cfexplain.health.machine import cpu_check, folder_check, package_check, python_check, torch_check
 from cfexplain.health.run import run_check
 from cfexplain.data.reading.cifar import CIFAR10
-from cfexplain.data.reading.torchvision_files import MNIST
+from cfexplain.data.reading.idx import MNIST
 from tests.conftest import ROOT
 
 CPU_SECONDS = 25.0

@@ -17,7 +17,7 @@ from PIL import Image
 from cfexplain.data.exposures.folder import FolderImages
 from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.datasets.folder import Folder
-from cfexplain.data.roles import role_lines, role_table
+from cfexplain.data.splits import role_lines, role_table
 from cfexplain.errors import DataError
 from cfexplain.types import Augmentation
 from tests.data.folders import SIDE, draw

@@ -136,7 +136,8 @@ def test_a_folder_nobody_may_read(parts, folder):
     (parts / "test/dent").chmod(0)
     (parts.parent).chmod(0o777)
     code = (
-        "import os, sys\nfrom cfexplain.data.reading.folder_layout import find_layout\nfrom cfexplain.errors import DataError\n"
+        "import os, sys\nfrom cfexplain.data.reading.folder_layout import find_layout\n"
+        "from cfexplain.errors import DataError\n"
         f"from pathlib import Path\nos.chdir({str(parts.parent)!r})\n"
         "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
         "try: find_layout(Path('parts'))\nexcept DataError as error: print(error)"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cfexplain.data.reading.image_files import find_image_files, read_image
-from cfexplain.data.reading.mask_files import read_mask
+from cfexplain.data.reading.image_files import read_mask
 from cfexplain.errors import DataError
 
 SIDE = 16

@@ -7,7 +7,7 @@ from cfexplain.data.exposures.base import ExposureRequest
 from cfexplain.data.exposures.supervised import Supervised
 from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.data.datasets.mnist import Mnist
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
 
 NAMES = ("green 1", "green 7", "blue 7", "green 17", "red 7")
@@ -18,7 +18,7 @@ def supervised(*classes: str) -> Supervised:
 
 
 def request(classes: list[int] | None) -> ExposureRequest:
-    others = None if classes is None else Pictures(
+    others = None if classes is None else RawImages(
         np.arange(len(classes), dtype=np.uint8)[:, None, None, None] + np.zeros((1, 1, 4, 4), np.uint8),
         np.array(classes), [f"train/{index}" for index in range(len(classes))],
     )

@@ -28,7 +28,7 @@ def test_colour_names(rgb, name):
 
 
 def test_the_palette_of_coloured_digits_keeps_its_names():
-    from cfexplain.data.datasets.colours import PALETTE
+    from cfexplain.data.datasets.coloured import PALETTE
 
     for name, rgb in PALETTE.items():
         for brightness in (1.0, 0.5):  # strokes are blurred at their edges

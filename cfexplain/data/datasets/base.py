@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,3 +64,8 @@ class AugmentedDataset(DatasetSpec):
         if not (self.flip or self.crop_padding):
             return None
         return Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+
+
+def as_slug(name: str) -> str:
+    """In small letters, with _ for all that is not one of [a-z0-9_-]."""
+    return re.sub(r"[^a-z0-9_-]", "_", name.lower())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cfexplain.data.datasets.base import AugmentedDataset
 from cfexplain.data.reading.cifar import CIFAR10, read_cifar, SIDE
 from cfexplain.data.datasets.class_dataset import ClassDataset
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +24,5 @@ class Cifar10(AugmentedDataset, ClassDataset):
     root: str
     download: bool
 
-    def read(self, is_train: bool) -> Pictures:
+    def read(self, is_train: bool) -> RawImages:
         return read_cifar(CIFAR10, self.root, self.download, self.cache_dir, is_train)

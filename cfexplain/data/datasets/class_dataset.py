@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from cfexplain.data.datasets.base import DatasetSpec
-from cfexplain.data.class_sets import class_set_slug, NamedSets, normal_classes
+from cfexplain.data.datasets.base import as_slug, DatasetSpec
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.splitting import hold_out, image_set
-from cfexplain.errors import DataError
+from cfexplain.data.reading.raw_images import RawImages
+from cfexplain.data.splits import hold_out, image_set
+from cfexplain.errors import DataError, did_you_mean
 from cfexplain.types import ANOMALOUS, ImageSet, NORMAL, Splits
+
+NamedSets = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,11 @@ class ClassDataset(DatasetSpec):
         return f"{type(self).__name__.lower()}-{class_set_slug(self.normal, self.anomalous)}"
 
     @abstractmethod
-    def read(self, is_train: bool) -> Pictures:
+    def read(self, is_train: bool) -> RawImages:
         """All pictures of the official training or test part, with ids such as 'train/00042'."""
 
     def load(self, exposure: ExposureSpec) -> Splits:
         train, test = self.read(is_train=True), self.read(is_train=False)
-        train = Pictures(_with_channels(train.images), train.classes, train.ids, train.groups)
         rng = np.random.default_rng([self.seed, 0])
         labels = self._labels(train)
         normals = rng.permutation(np.flatnonzero(labels == NORMAL))
@@ -68,8 +69,9 @@ class ClassDataset(DatasetSpec):
         learned, held_out = hold_out(
             self._set(train, normals), train.classes[normals], self.held_out_fraction, self.seed, groups
         )
+        all_normals = train.images[labels == NORMAL]
         request = ExposureRequest(
-            normals=train.images[labels == NORMAL],
+            normals=all_normals[:, None] if all_normals.ndim == 3 else all_normals,
             learned=learned.images.numpy(),
             others=train.take(np.flatnonzero(labels == ANOMALOUS)),
             class_names=self.class_names,
@@ -87,8 +89,8 @@ class ClassDataset(DatasetSpec):
             augmentation=self.augmentation,
         )
 
-    def _labels(self, pictures: Pictures) -> np.ndarray:
-        return np.where(np.isin(pictures.classes, self.normal_classes), NORMAL, ANOMALOUS)
+    def _labels(self, images: RawImages) -> np.ndarray:
+        return np.where(np.isin(images.classes, self.normal_classes), NORMAL, ANOMALOUS)
 
     def _check_there(self, part: str, labels: np.ndarray) -> None:
         """Two normal images to split, or one to test on, are the least; without anomalies there is nothing to test."""
@@ -96,10 +98,54 @@ class ClassDataset(DatasetSpec):
             names = ", ".join(self.class_names[index] for index in self.normal_classes)
             raise DataError(f"the {part} images lack normal or anomalous ones (normal: {names}). Check dataset.root.")
 
-    def _set(self, pictures: Pictures, chosen: np.ndarray) -> ImageSet:
-        kept = pictures.take(chosen)
+    def _set(self, images: RawImages, chosen: np.ndarray) -> ImageSet:
+        kept = images.take(chosen)
         return image_set(kept.images, self._labels(kept), kept.classes, kept.ids)
 
 
-def _with_channels(images: np.ndarray) -> np.ndarray:
-    return images[:, None] if images.ndim == 3 else images
+def normal_classes(
+    normal: Sequence[str], anomalous: Sequence[str] | None, class_names: Sequence[str], named_sets: NamedSets
+) -> tuple[int, ...]:
+    """Indices of the normal classes, ascending; `anomalous`, where given, takes the place of `normal`.
+
+    ValueError, naming the field first, for what is unknown, doubled, empty, or leaves no normal or no anomalous class.
+    """
+    if anomalous is None:
+        chosen = _indices("normal", normal, class_names, named_sets)
+    else:
+        left_out = _indices("anomalous", anomalous, class_names, named_sets)
+        chosen = [index for index in range(len(class_names)) if index not in left_out]
+    if len(chosen) == len(class_names):
+        raise ValueError(f"normal holds all {len(class_names)} classes: no anomaly is left. Leave at least one out")
+    if not chosen:
+        raise ValueError(f"anomalous holds all {len(class_names)} classes: nothing normal is left")
+    return tuple(sorted(chosen))
+
+
+def class_set_slug(normal: Sequence[str], anomalous: Sequence[str] | None) -> str:
+    """For folder names: '8_9', 'not_5', 'speed_limits'."""
+    words = sorted(normal) if anomalous is None else ["not", *sorted(anomalous)]
+    return as_slug("_".join(words))
+
+
+def _indices(field: str, wanted: Sequence[str], class_names: Sequence[str], named_sets: NamedSets) -> list[int]:
+    if not wanted:
+        raise ValueError(f"{field} is empty: name at least one class, e.g. {field}=[{class_names[1]}]")
+    found: list[int] = []
+    for word in map(str, wanted):
+        if word in named_sets:
+            found += named_sets[word]
+        elif word in class_names:
+            found.append(list(class_names).index(word))
+        elif word.isdecimal() and int(word) < len(class_names):
+            found.append(int(word))
+        else:
+            known = [*named_sets, *class_names]
+            shown = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
+            raise ValueError(
+                f"{field}: no class {word!r}; ids are 0 to {len(class_names) - 1}, names {shown}."
+                f"{did_you_mean(word, known)}"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError(f"{field} names a class twice: {list(wanted)}")
+    return found

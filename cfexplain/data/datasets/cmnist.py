@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cfexplain.data.datasets.coloured_dataset import ColouredDataset
-from cfexplain.data.datasets.colours import (
-    class_names, coloured_exposure, coloured_set, has_normal_colour, Masks, PALETTE, plan_normals, plan_reference,
-    plan_test,
+from cfexplain.data.datasets.coloured import (
+    ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
 )
-from cfexplain.data.exposures.base import ExposureSpec
-from cfexplain.data.reading.torchvision_files import MNIST, read_files
-from cfexplain.data.splitting import hold_out, numbered
+from cfexplain.data.reading.idx import MNIST, read_idx_set
+from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError
-from cfexplain.types import FactorRule, Splits
+from cfexplain.types import FactorRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +25,6 @@ class Cmnist(ColouredDataset):
     reference_limit: images of all classes for the judges. Null is as many as a balanced set allows.
     """
 
-    name = "cmnist"
     colours = tuple(PALETTE)
 
     root: str
@@ -44,41 +40,32 @@ class Cmnist(ColouredDataset):
             if limit is not None and limit < least:
                 raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
 
-    def load(self, exposure: ExposureSpec) -> Splits:
-        rule, rng = self.rule, np.random.default_rng([self.seed, 0])
-        digits, test = self._digits(is_train=True), self._digits(is_train=False)
-        normals = coloured_set(digits, _largest(plan_normals, rule, digits, self.train_limit), rule, rng)
-        kinds = has_normal_colour(normals.classes.numpy(), rule)
-        train, held_out = hold_out(normals, kinds, self.held_out_fraction, self.seed)
-        judged = Masks(digits.images, digits.shapes, numbered("reference", range(len(digits.images))))
-        tested = coloured_set(test, _largest(plan_test, rule, test, self.test_limit), rule, rng)
-        reference = coloured_set(judged, _largest(plan_reference, rule, judged, self.reference_limit), rule, rng)
-        return Splits(
-            train=train,
-            held_out=held_out,
-            exposure=coloured_exposure(exposure, train, digits.images, reference, rule, self.cache_dir, rng),
-            test=tested,
-            reference=reference,
-            class_names=class_names(rule),
-            factors=rule,
-        )
+    def planned(self) -> dict[str, Planned]:
+        """The reference is made of the training digits too, coloured anew."""
+        train, test = self._digits(is_train=True), self._digits(is_train=False)
+        reference = replace(train, ids=numbered("reference", len(train)))
+        return {
+            "train": Planned(train, _largest(plan_normals, self.rule, train, self.train_limit)),
+            "test": Planned(test, _largest(plan_test, self.rule, test, self.test_limit)),
+            "reference": Planned(reference, _largest(plan_reference, self.rule, reference, self.reference_limit)),
+        }
 
-    def _digits(self, is_train: bool) -> Masks:
-        images, shapes = read_files(MNIST, self.root, self.download, self.cache_dir, is_train)
-        return Masks(images, shapes, numbered("train" if is_train else "test", range(len(images))))
+    def _digits(self, is_train: bool) -> RawImages:
+        images, digits = read_idx_set(MNIST, self.root, self.download, is_train)
+        return RawImages(images, digits, numbered("train" if is_train else "test", len(images)))
 
 
 def _largest(
-    make_plan: Callable[[FactorRule, int], np.ndarray], rule: FactorRule, masks: Masks, limit: int | None
+    make_plan: Callable[[FactorRule, int], np.ndarray], rule: FactorRule, digits: RawImages, limit: int | None
 ) -> np.ndarray:
-    """The largest plan, up to `limit`, that the masks of each shape suffice for."""
-    num_there = np.bincount(masks.shapes, minlength=len(rule.shape_names))
+    """The largest plan, up to `limit`, that the images of each digit suffice for."""
+    num_there = np.bincount(digits.classes, minlength=len(rule.shape_names))
 
     def fits(size: int) -> bool:
         num_needed = np.bincount(make_plan(rule, size) // len(rule.colour_names), minlength=len(rule.shape_names))
         return bool((num_needed <= num_there).all())
 
-    size, too_large = 0, min(limit or len(masks.images), len(masks.images)) + 1
+    size, too_large = 0, min(limit or len(digits), len(digits)) + 1
     while too_large - size > 1:  # the need of each shape grows with the size
         middle = (size + too_large) // 2
         size, too_large = (middle, too_large) if fits(middle) else (size, middle)

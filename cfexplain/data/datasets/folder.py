@@ -1,14 +1,118 @@
-"""Your own images: a folder, or a .zip of one, whose sub-folders say what is normal."""
+"""Folders of image files: roles from names, then all images decoded into one mapped cache; your own folder.
+
+The splits lie one after the other in that cache, so each is a view of it and memory stays flat.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cfexplain.data.datasets.folder_dataset import FolderDataset
-from cfexplain.data.reading.folder_layout import find_layout, Layout
+import numpy as np
 
+from cfexplain.data.datasets.base import as_slug, AugmentedDataset
+from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
+from cfexplain.data.reading.archives import unpacked
+from cfexplain.data.reading.folder_layout import find_layout, Layout
+from cfexplain.data.reading.image_cache import CachedImages, mapped_images
+from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
+from cfexplain.data.splits import held_out_mask, role_lines
+from cfexplain.errors import DataError
+from cfexplain.lazy import Tensor, torch
+from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, NORMAL, Splits
+
+log = logging.getLogger(__name__)
+
+NUM_LOOKED_AT = 16  # normal images, to tell grey from colour
 MAX_SLUG = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(AugmentedDataset):
+    """root:                 a folder, or a .zip of one.
+    image_size:              images are squashed to squares of so many pixels a side.
+    channels:                1 or 3; null leaves it to the dataset.
+    memory_limit_mb:         a set that takes more stays in its cache file.
+    max_unreadable_fraction: share of damaged files that are left out; more are an error.
+    flip, crop_padding:      of training batches, see types.Augmentation; false and 0 leave images as they are.
+    """
+
+    root: str
+    image_size: int
+    channels: int | None
+    memory_limit_mb: int
+    max_unreadable_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.image_size < MIN_SIDE:
+            raise ValueError(f"image_size must be at least {MIN_SIDE} pixels, got {self.image_size}")
+        super().__post_init__()
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels must be 1 (grey), 3 (RGB) or null, got {self.channels}")
+        if self.memory_limit_mb < 0:
+            raise ValueError(f"memory_limit_mb must be >= 0, got {self.memory_limit_mb}")
+        if not 0 <= self.max_unreadable_fraction < 1:
+            value = self.max_unreadable_fraction
+            raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
+
+    @property
+    def advice(self) -> str:
+        """What to do where there are no files."""
+        return "Set dataset.root to a folder of images or a .zip of one."
+
+    @abstractmethod
+    def layout(self, root: Path) -> Layout:
+        """What each file below root, a folder, is for."""
+
+    def load(self, exposure: ExposureSpec) -> Splits:
+        """What names and headers tell is checked before the images are decoded."""
+        root = Path(self.root).expanduser()
+        if not os.path.exists(root):
+            raise DataError(f"{root} is not there, or may not be read. {self.advice}")
+        layout = self.layout(unpacked(root, self.cache_dir))
+        parts = self._parts(layout)
+        shape = (self.num_channels(parts[0]), self.image_size, self.image_size)
+        masks = _masks(layout, shape)
+        files = [path for part in parts for path in part]
+        cached = mapped_images(files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction)
+        ends = np.searchsorted(cached.kept, np.cumsum([len(part) for part in parts])).tolist()
+        _check_filled(layout, ends)
+        whole = _image_set(layout, [files[index] for index in cached.kept], cached)
+        train, held_out, test = (_between(whole, *part) for part in ((0, ends[0]), ends[:2], (ends[1], len(whole))))
+        if masks is not None:
+            test = replace(test, masks=masks[cached.kept[ends[1] :] - len(parts[0]) - len(parts[1])])
+        request = ExposureRequest(
+            normals=cached.images[: ends[1]],
+            learned=cached.images[: ends[0]],
+            others=None,
+            class_names=layout.class_names,
+            cache_dir=self.cache_dir,
+        )
+        splits = Splits(
+            train=train, held_out=held_out, exposure=load_exposure(exposure, request), test=test, reference=train,
+            class_names=layout.class_names, factors=None, augmentation=self.augmentation,
+        )
+        log.info("what the images of %s are used for:\n%s", layout.base, "\n".join(role_lines(splits)))
+        return splits
+
+    def _parts(self, layout: Layout) -> tuple[list[Path], ...]:
+        """Files of train, held-out, test normals, test anomalies."""
+        normals = layout.normals
+        try:
+            is_held_out = held_out_mask(np.zeros(len(normals)), self.held_out_fraction, self.seed)
+        except DataError as error:
+            raise DataError(f"{error} in {layout.base}. Add normal images.") from error
+        train = [path for path, held in zip(normals, is_held_out, strict=True) if not held]
+        held_out = [path for path, held in zip(normals, is_held_out, strict=True) if held]
+        return train, held_out, list(layout.test_normals), [defect.path for defect in layout.defects]
+
+    def num_channels(self, normals: Sequence[Path]) -> int:
+        """1 where `channels` is null and the first normal images have no colour."""
+        return self.channels or (1 if all(_is_grey(path) for path in normals[:NUM_LOOKED_AT]) else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +133,54 @@ class Folder(FolderDataset):
 
     @property
     def slug(self) -> str:
-        name = Path(self.root).expanduser().resolve().name.removesuffix(".zip").lower()
-        cleaned = "".join(letter if letter.isascii() and letter.isalnum() or letter in "_-" else "_" for letter in name)
-        return f"folder-{cleaned[:MAX_SLUG] or 'images'}"
+        name = Path(self.root).expanduser().resolve().name.removesuffix(".zip")
+        return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
 
     def layout(self, root: Path) -> Layout:
         return find_layout(root).with_test_normals(self.test_fraction, self.seed)
+
+
+def _is_grey(path: Path) -> bool:
+    """Three equal channels are grey too; a damaged file does not decide."""
+    try:
+        red, green, blue = read_image(path, (3, 64, 64))
+    except DataError:
+        return True
+    return bool((red == green).all() and (green == blue).all())
+
+
+def _masks(layout: Layout, shape: ImageShape) -> Tensor | None:
+    """(N, H, W) bool of all test files, False for normal ones; None without ground truth."""
+    if not any(defect.mask for defect in layout.defects):
+        return None
+    num_normals = len(layout.test_normals)
+    masks = np.zeros((num_normals + len(layout.defects), *shape[1:]), dtype=bool)
+    for row, defect in enumerate(layout.defects, start=num_normals):
+        assert defect.mask is not None, defect
+        masks[row] = read_mask(defect.mask, defect.path, shape[1:])
+    return torch.from_numpy(masks)
+
+
+def _check_filled(layout: Layout, ends: Sequence[int]) -> None:
+    sizes = np.diff([0, *ends])
+    for name, size in zip(("training", "held-out", "normal test"), sizes, strict=False):
+        if size == 0:
+            raise DataError(f"no readable image is left as {name} image in {layout.base}. Add normal images.")
+
+
+def _image_set(layout: Layout, files: Sequence[Path], cached: CachedImages) -> ImageSet:
+    """All images, in the cache's order."""
+    class_of = {defect.path: layout.class_names.index(defect.class_name) for defect in layout.defects}
+    classes = torch.tensor([class_of.get(path, 0) for path in files])
+    return ImageSet(
+        images=torch.from_numpy(cached.images),
+        labels=torch.where(classes == 0, NORMAL, ANOMALOUS),
+        classes=classes,
+        # A name that is no UTF-8 must still go into tables.
+        ids=tuple(os.fsencode(path.relative_to(layout.base)).decode("utf-8", "replace") for path in files),
+        is_mapped=cached.is_mapped,
+    )
+
+
+def _between(images: ImageSet, start: int, end: int) -> ImageSet:
+    return images.select(torch.arange(start, end))

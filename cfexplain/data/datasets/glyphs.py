@@ -6,15 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.datasets.coloured_dataset import ColouredDataset
-from cfexplain.data.datasets.colours import (
-    class_names, coloured_exposure, coloured_set, has_normal_colour, Masks, PALETTE, plan_normals, plan_reference,
-    plan_test,
+from cfexplain.data.datasets.coloured import (
+    ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
 )
-from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.data.rendering import cached_masks, DIGITS
-from cfexplain.data.splitting import hold_out, numbered
-from cfexplain.types import Splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +22,6 @@ class Glyphs(ColouredDataset):
     reference_size: images of all digits in all colours.
     """
 
-    name = "glyphs"
     colours = tuple(PALETTE)[:6]
 
     train_size: int
@@ -39,31 +34,16 @@ class Glyphs(ColouredDataset):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
-    def load(self, exposure: ExposureSpec) -> Splits:
-        rule, rng = self.rule, np.random.default_rng([self.seed, 0])
+    def planned(self) -> dict[str, Planned]:
         plans = {
-            "train": plan_normals(rule, self.train_size),
-            "test": plan_test(rule, self.test_size),
-            "reference": plan_reference(rule, self.reference_size),
+            "train": plan_normals(self.rule, self.train_size),
+            "test": plan_test(self.rule, self.test_size),
+            "reference": plan_reference(self.rule, self.reference_size),
         }
-        masks = {name: self._digits(name, plan) for name, plan in plans.items()}
-        sets = {name: coloured_set(masks[name], plan, rule, rng) for name, plan in plans.items()}
-        kinds = has_normal_colour(sets["train"].classes.numpy(), rule)
-        train, held_out = hold_out(sets["train"], kinds, self.held_out_fraction, self.seed)
-        return Splits(
-            train=train,
-            held_out=held_out,
-            exposure=coloured_exposure(
-                exposure, train, masks["train"].images, sets["reference"], rule, self.cache_dir, rng
-            ),
-            test=sets["test"],
-            reference=sets["reference"],
-            class_names=class_names(rule),
-            factors=rule,
-        )
+        return {part: Planned(self._rendered(part, plan), plan) for part, plan in plans.items()}
 
-    def _digits(self, name: str, plan: np.ndarray) -> Masks:
+    def _rendered(self, part: str, plan: np.ndarray) -> RawImages:
         shapes = np.sort(plan // len(self.colours))
         characters = "".join(DIGITS[shape] for shape in shapes)
-        images = cached_masks(self.cache_dir, name, characters, self.seed)
-        return Masks(images, shapes, numbered(name, range(len(images))))
+        images = cached_masks(self.cache_dir, part, characters, self.seed)
+        return RawImages(images, shapes, numbered(part, len(images)))

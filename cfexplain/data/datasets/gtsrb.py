@@ -14,7 +14,7 @@ from cfexplain.data.datasets.base import AugmentedDataset
 from cfexplain.data.datasets.class_dataset import ClassDataset
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
 from cfexplain.lazy import torchvision
 
@@ -55,7 +55,7 @@ class Gtsrb(AugmentedDataset, ClassDataset):
     root: str
     download: bool
 
-    def read(self, is_train: bool) -> Pictures:
+    def read(self, is_train: bool) -> RawImages:
         """Training pictures are grouped by track: about thirty shots of one sign that a car drove past."""
         given = Path(self.root).expanduser()
         root = _folder(given, self.cache_dir)
@@ -65,7 +65,7 @@ class Gtsrb(AugmentedDataset, ClassDataset):
         images = all_images(paths, (3, SIDE, SIDE), self.cache_dir)
         classes = np.array([label for _, label in samples], dtype=np.int64)
         inside = [f"{path.parent.name}/{path.stem}" if is_train else path.stem for path in paths]
-        return Pictures(images, classes, [f"{part}/{name}" for name in inside], _tracks(paths) if is_train else None)
+        return RawImages(images, classes, [f"{part}/{name}" for name in inside], _tracks(paths) if is_train else None)
 
 
 def _folder(root: Path, cache_dir: str) -> Path:

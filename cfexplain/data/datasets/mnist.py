@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cfexplain.data.datasets.class_dataset import ClassDataset
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.reading.torchvision_files import MNIST, read_files
-from cfexplain.data.splitting import numbered
+from cfexplain.data.reading.idx import MNIST, read_idx_set
+from cfexplain.data.reading.raw_images import numbered, RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +18,6 @@ class Mnist(ClassDataset):
     root: str
     download: bool
 
-    def read(self, is_train: bool) -> Pictures:
-        images, classes = read_files(MNIST, self.root, self.download, self.cache_dir, is_train)
-        return Pictures(images, classes, numbered("train" if is_train else "test", range(len(images))))
+    def read(self, is_train: bool) -> RawImages:
+        images, classes = read_idx_set(MNIST, self.root, self.download, is_train)
+        return RawImages(images, classes, numbered("train" if is_train else "test", len(images)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfexplain.data.datasets.folder_dataset import FolderDataset
+from cfexplain.data.datasets.folder import FolderDataset
 from cfexplain.data.reading.folder_layout import find_layout, Layout
 from cfexplain.errors import DataError, did_you_mean
 

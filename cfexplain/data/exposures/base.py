@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from cfexplain.data.reading.pictures import fitted, Pictures
-from cfexplain.data.splitting import image_set, not_among
+from cfexplain.data.reading.raw_images import numbered, RawImages
+from cfexplain.data.splits import image_set, not_among
 from cfexplain.errors import DataError
+from cfexplain.lazy import torch, v2
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class ExposureRequest:
 
     normals: np.ndarray
     learned: np.ndarray
-    others: Pictures | None
+    others: RawImages | None
     class_names: tuple[str, ...]
     cache_dir: str
 
@@ -64,8 +66,36 @@ class ExposureSpec(ABC):
         return type(self).__name__.lower()
 
     @abstractmethod
-    def pictures(self, request: ExposureRequest) -> Pictures | None:
+    def pictures(self, request: ExposureRequest) -> RawImages | None:
         """Grey or RGB uint8 images of any one size; None without exposure. DataError where files are missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoAnomalies(ExposureSpec):
+    """Normal training images with something done to them, where there are no natural outliers.
+
+    `limit` images are made, as many as there are normal ones where it is null; held-out images take no part.
+    """
+
+    is_like_dataset = True
+
+    def pictures(self, request: ExposureRequest) -> RawImages:
+        normals = request.learned
+        rng = np.random.default_rng([self.seed, 3])
+        sources = np.resize(rng.permutation(len(normals)), self.limit or len(normals))
+        images = np.empty((len(sources), *normals.shape[1:]), dtype=np.uint8)
+        for image, source in zip(images, sources, strict=True):
+            image[:] = self.altered(normals[source], rng)
+        return exposure_images(images)
+
+    @abstractmethod
+    def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(C, H, W) uint8, one normal image -> the same shape, no longer normal."""
+
+
+def exposure_images(images: np.ndarray, ids: Sequence[str] | None = None) -> RawImages:
+    """Of none of the dataset's classes; numbered where they have no names."""
+    return RawImages(images, np.full(len(images), -1), ids or numbered("exposure", len(images)))
 
 
 def load_exposure(spec: ExposureSpec, request: ExposureRequest) -> ImageSet | None:
@@ -78,7 +108,7 @@ def load_exposure(spec: ExposureSpec, request: ExposureRequest) -> ImageSet | No
     return image_set(chosen.images, np.full(len(order), ANOMALOUS), np.full(len(order), -1), chosen.ids)
 
 
-def exposure_pictures(spec: ExposureSpec, request: ExposureRequest) -> Pictures | None:
+def exposure_pictures(spec: ExposureSpec, request: ExposureRequest) -> RawImages | None:
     """All of the source, in its own order: of the dataset's shape, and none equal, pixel by pixel, to a normal image.
 
     How many were removed is logged.
@@ -86,7 +116,7 @@ def exposure_pictures(spec: ExposureSpec, request: ExposureRequest) -> Pictures 
     found = spec.pictures(request)
     if found is None:
         return None
-    images = fitted(found.images, request.image_shape)
+    images = _fitted(found.images, request.image_shape)
     is_new = not_among(images, request.normals)
     num_removed = int((~is_new).sum())
     if num_removed:
@@ -94,4 +124,21 @@ def exposure_pictures(spec: ExposureSpec, request: ExposureRequest) -> Pictures 
     if not is_new.any():
         raise DataError("all exposure images are normal images too. Choose another exposure=...")
     kept = np.flatnonzero(is_new)
-    return Pictures(images[kept], np.full(len(kept), -1), [found.ids[i] for i in kept])
+    return exposure_images(images[kept], [found.ids[i] for i in kept])
+
+
+def _fitted(images: np.ndarray, image_shape: ImageShape) -> np.ndarray:
+    """uint8 (N, H', W') or (N, C', H', W'), grey or RGB -> (N, C, H, W), resized with antialiasing where need be."""
+    channels, height, width = image_shape
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.shape[1] == 3 and channels == 1:
+        weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode L
+        images = np.rint(np.tensordot(images, weights, axes=([1], [0])))[:, None].astype(np.uint8)
+    elif images.shape[1] == 1 and channels == 3:
+        images = np.repeat(images, 3, axis=1)
+    assert images.shape[1] == channels, f"{images.shape[1]} channels cannot become {channels}"
+    if images.shape[2:] != (height, width):
+        resized = v2.functional.resize(torch.from_numpy(np.ascontiguousarray(images)), [height, width], antialias=True)
+        images = resized.numpy()
+    return images

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
+from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.cifar import CIFAR100, read_cifar
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +19,6 @@ class Cifar100(ExposureSpec):
     root: str
     download: bool
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
+    def pictures(self, request: ExposureRequest) -> RawImages:
         found = read_cifar(CIFAR100, self.root, self.download, request.cache_dir, is_train=True, group="exposure")
-        ids = [name.replace("train/", "exposure/", 1) for name in found.ids]
-        return replace(found, classes=np.full(len(found), -1), ids=ids)
+        return exposure_images(found.images, [name.replace("train/", "exposure/", 1) for name in found.ids])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.exposures.pseudo import PseudoAnomalies
+from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch
 
 RECIPE_SIDE = 240  # pixels: side of the images that the recipe's lengths and rates are given for

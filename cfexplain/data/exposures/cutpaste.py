@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.data.exposures.pseudo import PseudoAnomalies
+from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch, v2
 
 RECIPE_SIDE = 256  # pixels: side of the images that a scar's lengths are given for

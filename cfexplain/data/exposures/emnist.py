@@ -1,15 +1,12 @@
-"""Handwritten letters (Cohen et al., 2017) through torchvision: the usual exposure for MNIST."""
+"""Handwritten letters (Cohen et al., 2017) from torchvision's files: the usual exposure for MNIST."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.reading.torchvision_files import EMNIST_LETTERS, read_files
-from cfexplain.data.splitting import numbered
+from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
+from cfexplain.data.reading.idx import EMNIST_LETTERS, read_idx_set
+from cfexplain.data.reading.raw_images import RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +16,7 @@ class Emnist(ExposureSpec):
     root: str
     download: bool
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
+    def pictures(self, request: ExposureRequest) -> RawImages:
         """Upright: the files hold them transposed."""
-        images, _ = read_files(
-            EMNIST_LETTERS, self.root, self.download, request.cache_dir, is_train=True, group="exposure"
-        )
-        return Pictures(
-            images.transpose(0, 2, 1), np.full(len(images), -1), numbered("exposure", range(len(images)))
-        )
+        images, _ = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True, group="exposure")
+        return exposure_images(images.transpose(0, 2, 1))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import mapped_images
 from cfexplain.data.reading.image_files import find_image_files
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
 
 
@@ -34,7 +34,7 @@ class FolderImages(ExposureSpec):
     def name(self) -> str:
         return "folder"
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
+    def pictures(self, request: ExposureRequest) -> RawImages:
         """`limit` files drawn at random, at the dataset's shape: the others are not decoded."""
         root = unpacked(Path(self.root), request.cache_dir)
         files = find_image_files(root)
@@ -44,4 +44,4 @@ class FolderImages(ExposureSpec):
         files = [files[index] for index in np.sort(drawn)]
         cached = mapped_images(files, request.image_shape, request.cache_dir, 0, self.max_unreadable_fraction)
         ids = [f"exposure/{files[index].relative_to(root).as_posix()}" for index in cached.kept]
-        return Pictures(cached.images, np.full(len(ids), -1), ids)
+        return exposure_images(cached.images, ids)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.idx import read_idx_images
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.splitting import numbered
+from cfexplain.data.reading.raw_images import RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +16,5 @@ class Idx(ExposureSpec):
 
     images: str
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
-        images = read_idx_images(Path(self.images).expanduser())
-        return Pictures(images, np.full(len(images), -1), numbered("exposure", range(len(images))))
+    def pictures(self, request: ExposureRequest) -> RawImages:
+        return exposure_images(read_idx_images(Path(self.images).expanduser()))

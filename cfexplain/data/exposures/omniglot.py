@@ -9,14 +9,13 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
+from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.cache import cached_images
 from cfexplain.data.reading.idx import read_idx_images
 from cfexplain.data.reading.image_cache import content_key
 from cfexplain.data.reading.image_files import read_image
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.splitting import numbered
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError, did_you_mean
 from cfexplain.lazy import torchvision
 
@@ -44,11 +43,10 @@ class Omniglot(ExposureSpec):
         if self.leave_out and self.root.endswith(_IDX):
             raise ValueError("leave_out needs root to hold the drawings by alphabet; an idx file does not name them")
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
+    def pictures(self, request: ExposureRequest) -> RawImages:
         root = Path(self.root).expanduser()
         if self.root.endswith(_IDX):
-            images = read_idx_images(root)
-            return Pictures(images, np.full(len(images), -1), numbered("exposure", range(len(images))))
+            return exposure_images(read_idx_images(root))
         drawings = self._without_left_out(_drawings(root, self.download, request.cache_dir))
         paths = list(drawings.values())
         images = cached_images(
@@ -58,8 +56,7 @@ class Omniglot(ExposureSpec):
             (len(paths), SIDE, SIDE),
             lambda: np.stack([to_mnist_form(_drawing(path)) for path in paths]),
         )
-        ids = [f"exposure/{name.removesuffix('.png')}" for name in drawings]
-        return Pictures(images, np.full(len(images), -1), ids)
+        return exposure_images(images, [f"exposure/{name.removesuffix('.png')}" for name in drawings])
 
     def _without_left_out(self, drawings: dict[str, Path]) -> dict[str, Path]:
         alphabets = sorted({name.split("/")[0] for name in drawings})

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
-from cfexplain.data.reading.pictures import Pictures
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError, did_you_mean
 
 NUM_NAMES_SHOWN = 12
@@ -30,7 +30,7 @@ class Supervised(ExposureSpec):
         if not self.classes:
             raise ValueError("classes is empty: name at least one class or pattern, e.g. classes=['*']")
 
-    def pictures(self, request: ExposureRequest) -> Pictures:
+    def pictures(self, request: ExposureRequest) -> RawImages:
         """Training images of the wanted classes; they are anomalous by the dataset's own rule."""
         others = request.others
         if others is None:

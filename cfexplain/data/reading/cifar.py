@@ -13,8 +13,7 @@ import numpy as np
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
 from cfexplain.data.reading.image_files import find_image_files, is_visible
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.splitting import numbered
+from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError, did_you_mean
 from cfexplain.lazy import torchvision
 
@@ -55,7 +54,7 @@ CIFAR100 = Cifar(
 
 def read_cifar(
     cifar: Cifar, root: str, download: bool, cache_dir: str, is_train: bool, group: str = "dataset"
-) -> Pictures:
+) -> RawImages:
     """All of one part: (N, 3, 32, 32) uint8.
 
     root:  a folder that holds torchvision's; an .npz of x_train, y_train, x_test, y_test; or a folder or zip that
@@ -74,7 +73,7 @@ def read_cifar(
     raise DataError(f"no {cifar.class_name} at {path}. {_advice(cifar, path, group)}")
 
 
-def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> Pictures:
+def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> RawImages:
     part = "train" if is_train else "test"
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -96,10 +95,10 @@ def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> Pictur
         raise DataError(f"{path}: y_{part} must lie in 0 to {len(cifar.class_names) - 1}, it holds {found}.")
     if tuple(names.tolist()) != cifar.class_names:
         raise DataError(f"{path}: its class_names are not those of {cifar.class_name} in torchvision's order.")
-    return _pictures(images, labels, numbered(part, range(len(images))))
+    return _pictures(images, labels, numbered(part, len(images)))
 
 
-def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool, group: str) -> Pictures:
+def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool, group: str) -> RawImages:
     read: Any = getattr(torchvision.datasets, cifar.class_name)
     try:
         found = read(str(root), train=is_train, download=download)
@@ -113,18 +112,19 @@ def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool, 
             raise DataError(advice) from error
         raise DataError(f"download failed ({' '.join(str(error).split())[:200]}). {advice}") from error
     part = "train" if is_train else "test"
-    return _pictures(found.data, np.array(found.targets), numbered(part, range(len(found.data))))
+    return _pictures(found.data, np.array(found.targets), numbered(part, len(found.data)))
 
 
 def _wrong_files(read: Any, folder: Path) -> tuple[list[str], list[str]]:
     """Names of the official files that are missing, and of those whose md5 differs."""
     sums = dict([*read.train_list, *read.test_list, [read.meta["filename"], read.meta["md5"]]])
     missing = [name for name in sums if not (folder / name).is_file()]
-    damaged = [name for name in sums if name not in missing and not torchvision.datasets.utils.check_integrity(str(folder / name), sums[name])]
+    is_whole = torchvision.datasets.utils.check_integrity
+    damaged = [name for name in sums if name not in missing and not is_whole(str(folder / name), sums[name])]
     return missing, damaged
 
 
-def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -> Pictures:
+def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -> RawImages:
     part = "train" if is_train else "test"
     if not (top / part).is_dir():
         raise DataError(f"{top} has no folder {part}. It must hold train/<class>/* and test/<class>/*.")
@@ -140,7 +140,7 @@ def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -
         raise DataError(f"no images in {top / part}. It must hold <class>/*, such as {cifar.class_names[0]}/*.png.")
     images = all_images(paths, (3, SIDE, SIDE), cache_dir)
     ids = [path.relative_to(top).as_posix() for path in paths]
-    return Pictures(images, np.array(labels), ids)
+    return RawImages(images, np.array(labels), ids)
 
 
 def _top(cifar: Cifar, folder: Path) -> Path | None:
@@ -157,9 +157,9 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
-def _pictures(images: np.ndarray, labels: np.ndarray, ids: tuple[str, ...]) -> Pictures:
+def _pictures(images: np.ndarray, labels: np.ndarray, ids: tuple[str, ...]) -> RawImages:
     """(N, 32, 32, 3) -> channels first, and laid out so."""
-    return Pictures(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int64), ids)
+    return RawImages(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int64), ids)
 
 
 def _advice(cifar: Cifar, root: Path, group: str, missing: list[str] | None = None) -> str:

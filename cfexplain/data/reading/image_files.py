@@ -1,4 +1,4 @@
-"""Image files of any kind as uint8 arrays of one shape: what cameras and scanners write, read with Pillow.
+"""Image files of any kind, and masks of defects, as arrays of one shape: what cameras and scanners write, by Pillow.
 
 Whatever is wrong with a file is one DataError that names it.
 """
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cfexplain.errors import DataError
 from cfexplain.types import ImageShape
@@ -21,6 +21,7 @@ from cfexplain.types import ImageShape
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
 MIN_SIDE = 8
+EXIF_ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # orientations that exchange width and height
 # What Pillow's decoders raise on bytes they did not expect.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
 
@@ -52,8 +53,6 @@ def read_image(path: Path, image_shape: ImageShape) -> np.ndarray:
 
     What is transparent becomes black. Grey is ITU-R BT.601 luma. Of several pictures in a file the first is taken.
     """
-    from PIL import Image, ImageOps
-
     channels, height, width = image_shape
     with opened_image(path) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size leaves the antialiasing to `resize`.
@@ -64,11 +63,36 @@ def read_image(path: Path, image_shape: ImageShape) -> np.ndarray:
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def read_mask(path: Path, image: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool of `size` = (H, W): where at least half of the area is marked, or any of it if that leaves nothing.
+
+    DataError where the mask is not as large as its image.
+    """
+    height, width = size
+    with opened_image(path) as mask:
+        mask_size = mask.size
+        marked = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8) * 255)
+    image_size = _size_or_none(image)
+    if image_size not in (None, mask_size):
+        sizes = f"{mask_size[0]}x{mask_size[1]} and {image} is {image_size[0]}x{image_size[1]}"
+        raise DataError(f"{path} is {sizes}: a mask must be as large as its image.")
+    shares = np.asarray(marked.resize((width, height), Image.Resampling.BOX))
+    return shares >= 128 if (shares >= 128).any() else shares > 0
+
+
+def _size_or_none(image: Path) -> tuple[int, int] | None:
+    """Width and height as shown; None for a damaged image, which is another's business."""
+    try:
+        with opened_image(image) as opened:
+            width, height = opened.size
+            return (height, width) if opened.getexif().get(EXIF_ORIENTATION) in TURNED else (width, height)
+    except DataError:
+        return None
+
+
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
     """The file opened by Pillow, its size checked; what goes wrong with it inside the block is a DataError."""
-    from PIL import Image
-
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -89,8 +113,6 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     """8 bits a channel, without transparency."""
-    from PIL import Image
-
     if image.mode.startswith("I"):  # 16 bit, in 16 bits or in 32
         return Image.fromarray(_from_16_bit(np.asarray(image), path))
     if image.mode == "F":

@@ -1,22 +1,24 @@
 """Coloured datasets: grey shapes times colours, with the rule "this colour, or this shape in any colour" for normal.
 
-A plan is an array of class indices; grey masks of the planned shapes are then dealt out and coloured.
+A plan is an array of class indices; grey digits of the planned shapes are then dealt out and coloured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from cfexplain.data.class_sets import normal_classes
+from cfexplain.data.datasets.base import DatasetSpec
+from cfexplain.data.datasets.class_dataset import normal_classes
 from cfexplain.data.exposures.base import exposure_pictures, ExposureRequest, ExposureSpec, load_exposure
-from cfexplain.data.reading.pictures import Pictures
-from cfexplain.data.splitting import image_set
+from cfexplain.data.reading.raw_images import RawImages
+from cfexplain.data.splits import hold_out, image_set
 from cfexplain.errors import did_you_mean
-from cfexplain.types import ANOMALOUS, FactorRule, ImageSet
-
+from cfexplain.types import ANOMALOUS, FactorRule, ImageSet, Splits
 
 # Corners of the RGB cube: as far from each other as colours can be, also after a change of brightness.
 PALETTE = {
@@ -30,18 +32,67 @@ PALETTE = {
 }
 _BRIGHTNESS = (0.75, 1.0)
 _TINT = 25  # each channel moves by up to this much
+DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
-class Masks:
-    """Grey pictures with shapes, to be coloured: (N, H, W) uint8, (N,) int, N ids."""
+class Planned:
+    """digits: grey (N, H, W), their classes the digits; plan: (M,) classes of the coloured images made of them."""
 
-    images: np.ndarray
-    shapes: np.ndarray
-    ids: Sequence[str]
+    digits: RawImages
+    plan: np.ndarray
 
 
-DIGITS = tuple("0123456789")
+@dataclass(frozen=True, kw_only=True)
+class ColouredDataset(DatasetSpec):
+    """normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
+
+    anomalous: where given, it takes the place of `normal`: all other digits are normal.
+    """
+
+    colours: ClassVar[tuple[str, ...]]
+
+    normal: list[str]
+    anomalous: list[str] | None
+    normal_colours: list[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.rule
+
+    @property
+    def rule(self) -> FactorRule:
+        return factor_rule(self.colours, self.normal, self.anomalous, self.normal_colours)
+
+    @property
+    def slug(self) -> str:
+        rule = self.rule
+        colours = "_".join(rule.colour_names[colour] for colour in rule.normal_colours)
+        shapes = "_".join(rule.shape_names[shape] for shape in rule.normal_shapes)
+        return f"{type(self).__name__.lower()}-{colours}-{shapes}"
+
+    @abstractmethod
+    def planned(self) -> Mapping[str, Planned]:
+        """Of the parts train (with those held out), test and reference. DataError where files are missing."""
+
+    def load(self, exposure: ExposureSpec) -> Splits:
+        rule, rng = self.rule, np.random.default_rng([self.seed, 0])
+        planned = self.planned()
+        normals, test, reference = (
+            coloured_set(planned[part], rule, rng) for part in ("train", "test", "reference")
+        )
+        kinds = has_normal_colour(normals.classes.numpy(), rule)
+        train, held_out = hold_out(normals, kinds, self.held_out_fraction, self.seed)
+        grey = planned["train"].digits.images
+        return Splits(
+            train=train,
+            held_out=held_out,
+            exposure=coloured_exposure(exposure, train, grey, reference, rule, self.cache_dir, rng),
+            test=test,
+            reference=reference,
+            class_names=class_names(rule),
+            factors=rule,
+        )
 
 
 def factor_rule(
@@ -105,17 +156,17 @@ def plan_reference(rule: FactorRule, size: int) -> np.ndarray:
     return np.resize(np.arange(len(rule.shape_names) * len(rule.colour_names)), size)
 
 
-def coloured_set(masks: Masks, plan: np.ndarray, rule: FactorRule, rng: np.random.Generator) -> ImageSet:
-    """The plan in random order, each image from a mask of its own."""
-    plan = rng.permutation(plan)
+def coloured_set(planned: Planned, rule: FactorRule, rng: np.random.Generator) -> ImageSet:
+    """The plan in random order, each image from a digit of its own."""
+    digits, plan = planned.digits, rng.permutation(planned.plan)
     shapes, colours = np.divmod(plan, len(rule.colour_names))
     chosen = np.empty(len(plan), dtype=np.int64)
     for shape in np.unique(shapes):
-        places, pool = np.flatnonzero(shapes == shape), np.flatnonzero(masks.shapes == shape)
-        assert len(pool) >= len(places), f"{len(places)} masks of shape {shape} planned, {len(pool)} there"
+        places, pool = np.flatnonzero(shapes == shape), np.flatnonzero(digits.classes == shape)
+        assert len(pool) >= len(places), f"{len(places)} images of shape {shape} planned, {len(pool)} there"
         chosen[places] = rng.permutation(pool)[: len(places)]
-    images = colour_masks(masks.images[chosen], np.array(rule.palette)[colours], rng)
-    return image_set(images, is_anomalous(plan, rule), plan, [masks.ids[i] for i in chosen])
+    images = colour_masks(digits.images[chosen], np.array(rule.palette)[colours], rng)
+    return image_set(images, is_anomalous(plan, rule), plan, [digits.ids[i] for i in chosen])
 
 
 def coloured_exposure(
@@ -131,7 +182,7 @@ def coloured_exposure(
     """
     if exposure.is_like_dataset:
         anomalous = reference.select(reference.labels == ANOMALOUS)
-        others = Pictures(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
+        others = RawImages(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
         request = ExposureRequest(
             normals=normals.images.numpy(), learned=normals.images.numpy(), others=others,
             class_names=class_names(rule), cache_dir=cache_dir,

@@ -1,15 +1,16 @@
-"""Pieces that every dataset needs to become Splits: image sets from arrays, hold-out, removal of duplicates."""
+"""Pieces that every dataset needs to become Splits: hold-out, removal of duplicates, and who is used for what."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from cfexplain.errors import DataError
 from cfexplain.lazy import torch
-from cfexplain.types import ImageSet
+from cfexplain.types import ImageSet, Splits
 
 
 def image_set(images: np.ndarray, labels: np.ndarray, classes: np.ndarray, ids: Sequence[str]) -> ImageSet:
@@ -22,11 +23,6 @@ def image_set(images: np.ndarray, labels: np.ndarray, classes: np.ndarray, ids: 
         classes=torch.from_numpy(np.array(classes, dtype=np.int64)),
         ids=tuple(ids),
     )
-
-
-def numbered(name: str, numbers: Sequence[int] | np.ndarray) -> tuple[str, ...]:
-    """Names such as 'test/00042'."""
-    return tuple(f"{name}/{number:05d}" for number in numbers)
 
 
 def hold_out(
@@ -55,13 +51,9 @@ def held_out_mask(strata: np.ndarray, fraction: float, seed: int, groups: np.nda
             if is_held_out[members].sum() < wanted:
                 is_held_out[members[groups[members] == group]] = True
     if is_held_out.all() or not is_held_out.any():
-        raise DataError(f"too few normal images to hold some out: {len(strata)} (in {_num_groups(groups)} groups)"
-                        if groups is not None else f"too few normal images to hold some out: {len(strata)}")
+        in_groups = "" if groups is None else f" (in {len(np.unique(groups))} groups)"
+        raise DataError(f"too few normal images to hold some out: {len(strata)}{in_groups}")
     return is_held_out
-
-
-def _num_groups(groups: np.ndarray) -> int:
-    return len(np.unique(groups))
 
 
 def not_among(images: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -72,3 +64,28 @@ def not_among(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+
+
+def role_table(splits: Splits) -> tuple[tuple[str, int, str], ...]:
+    """Rows (group, number of images, what it is used for), in the order of the splits and their classes."""
+    rows = [
+        *_rows(splits, splits.train, "training, normal"),
+        *_rows(splits, splits.held_out, "held out, normal: calibration and threshold"),
+    ]
+    if splits.exposure is not None:
+        rows.append(("exposure", len(splits.exposure), "training, anomalous"))
+    rows += _rows(splits, splits.test_normals, "test, normal")
+    rows += _rows(splits, splits.test_anomalies, "test, anomalous")
+    return tuple(rows)
+
+
+def role_lines(splits: Splits) -> tuple[str, ...]:
+    """The table as aligned text."""
+    rows = role_table(splits)
+    widths = max(len(group) for group, _, _ in rows), max(len(f"{count:,}") for _, count, _ in rows)
+    return tuple(f"{group:<{widths[0]}}  {count:>{widths[1]},}  {role}" for group, count, role in rows)
+
+
+def _rows(splits: Splits, images: ImageSet, role: str) -> list[tuple[str, int, str]]:
+    counts = Counter(images.classes.tolist())
+    return [(splits.class_names[index], counts[index], role) for index in sorted(counts)]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
-from cfexplain.data.class_sets import class_set_slug, normal_classes
+from cfexplain.data.datasets.class_dataset import class_set_slug, normal_classes
 from cfexplain.data.datasets.gtsrb import CLASS_NAMES, NAMED_SETS
 
 NAMES = ("20 km/h", "stop", "give way", "bend", "road work")
