@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-from cfexplain.encoders.base import EncoderSpec
-from cfexplain.encoders.conv import check_size
+from cfexplain.encoders.base import check_size, EncoderSpec
 from cfexplain.errors import DataError, did_you_mean
 from cfexplain.lazy import nn, Tensor, torch, torchvision
 from cfexplain.types import ImageShape

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import in_batches
-from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS, SLOPE
+from cfexplain.encoders.base import SLOPE
+from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.metrics.judges import fingerprint, kept_network
 from cfexplain.types import ImageShape
