@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import scipy.ndimage as ndimage
+    import scipy.stats as stats
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
@@ -84,6 +86,7 @@ if not TYPE_CHECKING:
     torch, nn = LazyModule("torch"), _Networks("torch.nn")
     F, dist = LazyModule("torch.nn.functional"), LazyModule("torch.distributed")
     torchvision, v2 = LazyModule("torchvision"), LazyModule("torchvision.transforms.v2")
+    ndimage, stats = LazyModule("scipy.ndimage"), LazyModule("scipy.stats")
     fid, kid = LazyModule("torchmetrics.image.fid"), LazyModule("torchmetrics.image.kid")
     tensorboard = LazyModule("torch.utils.tensorboard")
 

@@ -11,7 +11,8 @@ MOVED = {  # target, or the start of one up to a dot
     "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
     "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
     "cfexplain.explanation.spec.Fit": "cfexplain.explanation.objective.GeneratorTraining",
-    "cfexplain.metrics.judge_recipe.JudgeRecipe": "cfexplain.metrics.judges.JudgeRecipe",
+    **{f"cfexplain.metrics.{name}.JudgeRecipe": "cfexplain.metrics.classifiers.ClassifierRecipe"
+       for name in ("judge_recipe", "judges")},
 }
 LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
     "cfexplain.engine.runtime.Runtime": {"processes": 1},

@@ -18,7 +18,7 @@ LAYERS = [
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = [path for path in sorted((ROOT / "cfexplain").rglob("*.py")) if path.name != "__init__.py"]
 KNOWS_HYDRA = {"cli.py", "config.py", "command_line.py", "compose.py"}
-BEHIND_THE_DOOR = {"torch", "torchvision", "torchmetrics"}
+BEHIND_THE_DOOR = {"torch", "torchvision", "torchmetrics", "scipy"}
 
 
 def part(path: Path) -> str:

@@ -23,7 +23,7 @@ from cfexplain.inspection.saved import joined, SavedInspections
 from cfexplain.inspection.sentences import sentences
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import unlike_normals
-from cfexplain.metrics.features import RANDOM
+from cfexplain.metrics.classifiers import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.cards import draw_card
 from cfexplain.reporting.grids import (

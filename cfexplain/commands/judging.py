@@ -12,8 +12,7 @@ from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.reference import build_reference, Reference
 from cfexplain.lazy import torch
 from cfexplain.metrics.alterations import Alterations
-from cfexplain.metrics.features import feature_space
-from cfexplain.metrics.judges import JudgeRecipe
+from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space
 from cfexplain.types import Splits, Tick
 
 
@@ -30,7 +29,7 @@ class Judging:
     false_alarm_rate: float
     second_detector: str
     alterations: Alterations
-    features: JudgeRecipe
+    features: ClassifierRecipe
     cache_dir: str
     allow_custom_code: bool
 

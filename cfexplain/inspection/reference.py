@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.alterations import altered_logits, Alterations
-from cfexplain.metrics.features import FeatureSpace
+from cfexplain.metrics.classifiers import FeatureSpace
 from cfexplain.types import ImageSet, Splits
 
 MAX_NEIGHBOURS = 2000

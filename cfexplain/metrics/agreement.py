@@ -1,4 +1,4 @@
-"""Do two judges say the same of the same things, and more often than by chance?"""
+"""Do runs give the same verdicts on the same things, and more often than by chance?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def agreement(verdicts: np.ndarray) -> float:
-    """Share of things of which all judges say the same. verdicts: (N, J), row i of thing i."""
+    """Share of things of which all runs say the same. verdicts: (N, runs), row i of thing i."""
     return float((verdicts == verdicts[:, :1]).all(axis=1).mean())
 
 
 def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Cohen's kappa of two (N,) bool judgements: 1 always the same, 0 as often as by chance.
+    """Cohen's kappa of two (N,) bool verdicts: 1 always the same, 0 as often as by chance.
 
     None where both say the same of everything: then there is no chance to compare with.
     """

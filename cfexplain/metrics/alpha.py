@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.errors import CfexplainWarning, ConfigError
-from cfexplain.metrics.base import MetricInputs, MetricSpec
-from cfexplain.metrics.ranks import spearman
+from cfexplain.errors import ConfigError
+from cfexplain.lazy import stats
+from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 
 
 def alpha_correlation(logits: np.ndarray) -> float:
@@ -19,6 +18,18 @@ def alpha_correlation(logits: np.ndarray) -> float:
     """
     alphas = np.broadcast_to(np.arange(logits.shape[1])[None, :, None], logits.shape)
     return spearman(alphas.ravel(), logits.ravel())
+
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays. ValueError for NaN, and for a constant: it has no order."""
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError("cannot rank NaN")
+    first, second = (ranks - ranks.mean() for ranks in (stats.rankdata(first), stats.rankdata(second)))
+    spread = np.sqrt((first**2).sum() * (second**2).sum())
+    if spread == 0:
+        raise ValueError("a constant has no rank correlation")
+    return float((first * second).sum() / spread)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +45,6 @@ class Alpha(MetricSpec):
         if logits.shape[1] < 2:
             raise ConfigError("metric alpha needs a run with at least 2 alpha bins, and this has 1. Leave alpha out.")
         if np.ptp(logits) == 0:
-            message = "alpha_correlation left out: all edited images score the same"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("alpha_correlation left out: all edited images score the same")
             return {}
         return {"alpha_correlation": alpha_correlation(logits)}

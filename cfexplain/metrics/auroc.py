@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from cfexplain.detectors.base import logits_of
-from cfexplain.errors import CfexplainWarning, DataError, FitError
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.errors import DataError, FitError
+from cfexplain.lazy import stats
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import resample_counts, with_interval
-from cfexplain.metrics.ranks import average_ranks
 
 UNLIKE_BELOW, UNLIKE_ABOVE = 0.4, 0.6
 
@@ -25,7 +24,7 @@ def auroc(normal_scores: np.ndarray, anomalous_scores: np.ndarray) -> float:
     """
     normal, anomalous = np.ravel(normal_scores), np.ravel(anomalous_scores)
     _check(normal, anomalous)
-    ranks = average_ranks(np.concatenate([normal, anomalous]))
+    ranks = stats.rankdata(np.concatenate([normal, anomalous]))
     num_anomalous = len(anomalous)
     wins = ranks[len(normal) :].sum() - num_anomalous * (num_anomalous + 1) / 2  # Mann-Whitney U
     return float(wins / (len(normal) * num_anomalous))
@@ -57,8 +56,8 @@ def detector_aurocs(
 ) -> dict[str, float]:
     """detector_auroc, where there are test anomalies, and normals_auroc; scores (M,) of held-out and of test images.
 
-    normals_auroc is 0.5 where normal test images look to the detector like normal ones that it never saw. If they do not
-    (another light, another camera), all AuROC against normal test images measure that difference too.
+    normals_auroc is 0.5 where normal test images look to the detector like normal ones that it never saw. If they do
+    not (another light, another camera), all AuROC against normal test images measure that difference too.
     """
     found = {} if anomalous is None else auroc_with_interval("detector_auroc", normal, anomalous, seed, num_resamples)
     return found | auroc_with_interval("normals_auroc", held_out, normal, seed, num_resamples)
@@ -72,8 +71,9 @@ def unlike_normals(values: Mapping[str, Any]) -> str | None:
     if low <= UNLIKE_ABOVE and high >= UNLIKE_BELOW:
         return None
     return (
-        f"to the detector normal test images are not like held-out normal ones (normals_auroc {values['normals_auroc']:.3f}, "
-        f"95 % {low:.3f}-{high:.3f}): detector_auroc and cf_auroc measure that difference too"
+        "to the detector normal test images are not like held-out normal ones "
+        f"(normals_auroc {values['normals_auroc']:.3f}, 95 % {low:.3f}-{high:.3f}): "
+        "detector_auroc and cf_auroc measure that difference too"
     )
 
 
@@ -96,10 +96,9 @@ class Auroc(IntervalMetricSpec):
             **detector_aurocs(held_out, normal, anomalous, inputs.seed, self.num_resamples)
         }
         if anomalous is None:
-            message = "detector_auroc left out: there are no test anomalies; cf_auroc is that of exposure images"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("detector_auroc left out: there are no test anomalies; cf_auroc is that of exposure images")
         if (note := unlike_normals(values)) is not None:
-            warnings.warn(note, CfexplainWarning, stacklevel=2)
+            tell_reader(note)
         values |= auroc_with_interval("cf_auroc", normal, counterfactual, inputs.seed, self.num_resamples)
         for concept in range(counterfactual.shape[1]):
             values[f"cf_auroc_concept_{concept}"] = auroc(normal, counterfactual[:, concept])

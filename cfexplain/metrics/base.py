@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cfexplain.detectors.base import Detector
+from cfexplain.errors import CfexplainWarning
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.lazy import Tensor, torch
 from cfexplain.types import Explanations, ImageSet, Splits
@@ -22,7 +24,7 @@ class MetricInputs:
     explain:            explains any other images with the same generator, e.g. exposure.
     fit_detector:       fits a detector of the run's spec to other splits, or from another seed; its stand-in, where
                         the run's own was adopted and cannot be fitted.
-    cache_dir:          where trained judges are kept.
+    cache_dir:          where classifiers trained for evaluation are kept.
     test_normal_logits: (M,) float32 on the CPU, the detector's logits of the normal test images.
     metrics:            all metrics that were asked for, by name.
     """
@@ -68,6 +70,11 @@ class IntervalMetricSpec(MetricSpec):
 
     def __post_init__(self) -> None:
         check_positive(self, "num_resamples")
+
+
+def tell_reader(message: str) -> None:
+    """What the reader of a number must know, as a CfexplainWarning."""
+    warnings.warn(message, CfexplainWarning, stacklevel=2)
 
 
 def check_positive(spec: object, *names: str) -> None:

@@ -16,9 +16,9 @@ from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
-from cfexplain.metrics.baseline_autoencoder import AutoencoderRecipe, cached_autoencoder, projected
-from cfexplain.metrics.baseline_gradient import descended, GradientRecipe, Norm
-from cfexplain.metrics.baseline_nearest import nearest_normals
+from cfexplain.metrics.baseline_methods import (
+    AutoencoderRecipe, cached_autoencoder, descended, GradientRecipe, nearest_normals, Norm, projected,
+)
 from cfexplain.types import Explanations
 
 PREFIX = "baseline_"  # baseline_<method>_<key>

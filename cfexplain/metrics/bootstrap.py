@@ -34,6 +34,18 @@ def share_with_interval(
     return with_interval(key, numerators.sum() / denominators.sum(), np.array(resampled))
 
 
+
+def shares_of_concepts(
+    key: str, hits: np.ndarray, seed: int, num_resamples: int, among: np.ndarray | None = None
+) -> dict[str, float]:
+    """The share of hits (N, K) with its interval, and under <key>_concept_<k> that of each concept."""
+    values = share_with_interval(key, hits, seed, num_resamples, among)
+    for concept in range(hits.shape[1]):
+        counted = hits[:, concept] if among is None else hits[among[:, concept], concept]
+        values[f"{key}_concept_{concept}"] = float(counted.mean())
+    return values
+
+
 def resample_counts(size: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `size` things is drawn in `size` draws with replacement, (size,) int."""
     return np.bincount(rng.integers(size, size=size), minlength=size)

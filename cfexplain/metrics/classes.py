@@ -1,29 +1,27 @@
 """What a classifier of the dataset's classes takes the counterfactuals for. A normal image belongs to a normal class.
 
-The detector knows one class and whatever exposure it saw; this judge learnt from real images of every class, and neither
-detector nor generator ever saw it. It need not share the detector's blind spots, but has its own: where colour tells the
-classes apart, a warning triangle that turned blue is a mandatory sign to it.
+The detector knows one class and whatever exposure it saw; this classifier learnt from real images of every class, and
+neither detector nor generator ever saw it. It need not share the detector's blind spots, but has its own: where colour
+tells the classes apart, a warning triangle that turned blue is a mandatory sign to it.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from cfexplain.detectors.base import in_batches
-from cfexplain.errors import CfexplainWarning
 from cfexplain.lazy import Tensor
-from cfexplain.metrics.base import MetricInputs
-from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judges import cached_classifier, JudgedMetricSpec
+from cfexplain.metrics.base import MetricInputs, tell_reader
+from cfexplain.metrics.bootstrap import shares_of_concepts
+from cfexplain.metrics.classifiers import cached_classifier, ClassifierMetricSpec
 
 TRUSTWORTHY = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes(JudgedMetricSpec):
+class Classes(ClassifierMetricSpec):
     """class_* keys; nothing where only one class has training images, or the dataset knows its factors (oracle)."""
 
     meanings = {
@@ -49,20 +47,19 @@ class Classes(JudgedMetricSpec):
             return log_odds(log_probs, is_normal, counts) > 0
 
         hits = takes_for_normal(counterfactuals.flatten(0, 1)).reshape(counterfactuals.shape[:2])  # (N, K)
-        values = share_with_interval("class_normal_rate", hits, inputs.seed, self.num_resamples)
-        for concept in range(hits.shape[1]):
-            values[f"class_normal_rate_concept_{concept}"] = float(hits[:, concept].mean())
+        values: dict[str, float | str] = {
+            **shares_of_concepts("class_normal_rate", hits, inputs.seed, self.num_resamples)
+        }
         normals = float(takes_for_normal(splits.test_normals.images).mean())
         values["class_normal_rate_normals"] = normals
         if not splits.has_test_anomalies:
-            message = "class_accuracy left out: there are no test anomalies"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("class_accuracy left out: there are no test anomalies")
             return values
         anomalies = float(takes_for_normal(splits.test_anomalies.images).mean())
         accuracy = (normals + 1 - anomalies) / 2
         if accuracy < TRUSTWORTHY:
             message = f"the classifier of the classes is right on {accuracy:.0%} of the test images; do not lean on it"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader(message)
         return values | {"class_normal_rate_anomalies": anomalies, "class_accuracy": accuracy}
 
 

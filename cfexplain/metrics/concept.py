@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from cfexplain.detectors.base import in_batches
-from cfexplain.errors import CfexplainWarning
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.base import MetricInputs
+from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judges import JudgedMetricSpec, train_classifier
+from cfexplain.metrics.classifiers import ClassifierMetricSpec, train_classifier
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def concepts_of(pairs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concept(JudgedMetricSpec):
+class Concept(ClassifierMetricSpec):
     """concept_accuracy_joint and concept_accuracy_fresh, the honest one.
 
     test_fraction: share of the sources that the fresh classifier is tested on.
@@ -62,8 +60,7 @@ class Concept(JudgedMetricSpec):
         explanations = inputs.explanations
         if explanations.num_concepts < 2 or len(explanations.sources) < 2:
             counts = f"{explanations.num_concepts} concept(s), {len(explanations.sources)} image(s)"
-            message = f"concept accuracy left out: it needs two of each, not {counts}"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader(f"concept accuracy left out: it needs two of each, not {counts}")
             return {}
         pairs = concept_pairs(explanations.sources.images, explanations.counterfactuals)
         joint = is_right_joint(inputs.model, pairs, inputs.device)
@@ -77,7 +74,8 @@ class Concept(JudgedMetricSpec):
         split = split_sources(len(pairs), self.test_fraction, inputs.seed)
         concepts = concepts_of(pairs)
         train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
-        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], self.recipe(inputs.seed), inputs.device)
+        recipe = self.recipe(inputs.seed)
+        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
         logits = in_batches(classifier, pairs[split.test].flatten(0, 1), inputs.device)
         return (logits.argmax(dim=1).view(len(split.test), -1) == concepts[split.test]).numpy()
 

@@ -18,25 +18,18 @@ def level_changes(sources: Tensor, edited: Tensor) -> Tensor:
     return (edited.short() - sources.short()).abs()
 
 
-def l1_distance(sources: Tensor, counterfactuals: Tensor) -> float:
-    """Mean |x_k - x| in [-1, 1] units. (N, C, H, W) and (N, K, C, H, W) uint8."""
-    return float(level_changes(sources[:, None], counterfactuals).double().mean() / LEVELS_PER_UNIT)
-
-
 def l1_distances(changes: Tensor) -> np.ndarray:
-    """Of each image (...) float64; changes: (..., C, H, W) in levels."""
-    units = changes.numpy() / LEVELS_PER_UNIT
-    return units.reshape(*units.shape[:-3], -1).mean(axis=-1)
-
-
-def changed_fraction(sources: Tensor, counterfactuals: Tensor, change_threshold: float) -> float:
-    """Share of pixels of which some channel changes by more than `change_threshold` in [-1, 1] units."""
-    return float(_is_changed(level_changes(sources[:, None], counterfactuals), change_threshold).double().mean())
+    """Mean |x_k - x| of each image in [-1, 1] units, (...) float64; changes: (..., C, H, W) in levels."""
+    return (changes.double().mean(dim=(-3, -2, -1)) / LEVELS_PER_UNIT).numpy()
 
 
 def changed_fractions(changes: Tensor, change_threshold: float) -> np.ndarray:
-    """Of each image (...) float64; changes: (..., C, H, W) in levels."""
-    return _is_changed(changes, change_threshold).double().mean(dim=(-2, -1)).numpy()
+    """(...) float64: share of pixels with a channel that changes by more than the threshold, in [-1, 1] units.
+
+    changes: (..., C, H, W) in levels.
+    """
+    is_changed = changes.amax(dim=-3) > change_threshold * LEVELS_PER_UNIT  # (..., H, W)
+    return is_changed.double().mean(dim=(-2, -1)).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +50,9 @@ class Distance(MetricSpec):
         check_positive(self, "change_threshold")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        sources, counterfactuals = inputs.explanations.sources.images, inputs.explanations.counterfactuals
+        changes = level_changes(inputs.explanations.sources.images[:, None], inputs.explanations.counterfactuals)
+        stacked = changes.permute(2, 0, 1, 3, 4).flatten(1, 3)  # (C, N * K * H, W): the mean over all, rounded once
         return {
-            "l1_distance": l1_distance(sources, counterfactuals),
-            "changed_fraction": changed_fraction(sources, counterfactuals, self.change_threshold),
+            "l1_distance": float(l1_distances(stacked)),
+            "changed_fraction": float(changed_fractions(stacked, self.change_threshold)),
         }
-
-
-def _is_changed(changes: Tensor, change_threshold: float) -> Tensor:
-    """(..., C, H, W) in levels -> (..., H, W) bool."""
-    return changes.amax(dim=-3) > change_threshold * LEVELS_PER_UNIT

@@ -13,11 +13,10 @@ from enum import Enum
 from pathlib import Path
 from urllib.error import URLError
 
-from cfexplain.errors import CfexplainWarning, DataError
+from cfexplain.errors import DataError
 from cfexplain.lazy import fid, kid, nn, Tensor, torch
-from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
-from cfexplain.metrics.features import feature_space, RANDOM
-from cfexplain.metrics.judges import JudgeRecipe
+from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec, tell_reader
+from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space, RANDOM
 from cfexplain.types import Explanations
 
 FEW_IMAGES = 2048  # below, the FID's bias is large; KID has none
@@ -110,13 +109,12 @@ class Fid(MetricSpec):
             "fid_images": num_images,
         }
         if features.anomalous is None:
-            message = "fid_anomaly and fid_normalized left out: there are no test anomalies"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("fid_anomaly and fid_normalized left out: there are no test anomalies")
         else:
             values |= _anomaly_distance(features.normal, features.anomalous, values["fid_counterfactual"])
         if num_images < FEW_IMAGES:
             message = f"FID on {num_images} images a side, fewer than {FEW_IMAGES}: biased upwards; read KID beside it"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader(message)
             values["kid_counterfactual"] = kernel_distance(features.normal, features.counterfactual)
             if features.anomalous is not None:
                 values["kid_anomaly"] = kernel_distance(features.normal, features.anomalous)
@@ -136,11 +134,10 @@ class Fid(MetricSpec):
         return self._classifier_features(sets, inputs)
 
     def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> NamedFeatures:
-        recipe = JudgeRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
+        recipe = ClassifierRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
         space = feature_space(inputs.splits, recipe, inputs.cache_dir, inputs.device)
         if space.name == RANDOM:
-            message = "FID on features of a random network: the training images are of one class, so none is trained"
-            warnings.warn(message, CfexplainWarning, stacklevel=4)
+            tell_reader("FID on features of a random network: the training images are of one class, so none is trained")
         features = {key: space(part).double() for key, part in sets.items()}
         size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
         return _named(space.name, {key: part / size for key, part in features.items()})
@@ -155,8 +152,7 @@ def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: flo
     distance = frechet_distance(normal, anomalous)
     if distance > 0:
         return {"fid_anomaly": distance, "fid_normalized": fid_counterfactual / distance}
-    message = "fid_normalized left out: the anomalies are at distance 0 from the normal images"
-    warnings.warn(message, CfexplainWarning, stacklevel=3)
+    tell_reader("fid_normalized left out: the anomalies are at distance 0 from the normal images")
     return {"fid_anomaly": distance}
 
 

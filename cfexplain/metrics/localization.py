@@ -6,18 +6,17 @@ explained too, are where false positives come from, as in the literature.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.errors import CfexplainWarning
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import ndimage, Tensor, torch
 from cfexplain.metrics.auroc import auroc
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
-from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.regions import labelled_regions
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
+from cfexplain.metrics.bootstrap import shares_of_concepts
 from cfexplain.types import Explanations
+
+TOUCHING = np.ones((3, 3), dtype=bool)  # also corner to corner
 
 
 def energy_in_mask(sources: Tensor, counterfactuals: Tensor, masks: Tensor) -> np.ndarray:
@@ -51,7 +50,8 @@ def aupro(maps: np.ndarray, masks: np.ndarray, max_false_positive_rate: float) -
     maps:  (N, H, W) int >= 0, high where anomalous; masks: (N, H, W) bool, all False for normal images.
     """
     num_levels = int(maps.max()) + 1
-    regions = np.concatenate([labelled_regions(mask)[mask] + (row << 32) for row, mask in enumerate(masks)])
+    labels = (ndimage.label(mask, structure=TOUCHING)[0].astype(np.int64) for mask in masks)
+    regions = np.concatenate([found[mask] + (row << 32) for row, (found, mask) in enumerate(zip(labels, masks))])
     _, places, sizes = np.unique(regions, return_inverse=True, return_counts=True)
     weights = 1 / (sizes * len(sizes))[places]  # of each defective pixel: regions count alike, whatever their size
     overlap = np.bincount(maps[masks], weights=weights, minlength=num_levels)[::-1].cumsum()
@@ -111,10 +111,7 @@ class Localization(IntervalMetricSpec):
         shares = energy_in_mask(explanations.sources.images, explanations.counterfactuals, masks)
         counted = is_marked[:, None] & ~np.isnan(shares)
         if not counted.any(axis=0).all():
-            warnings.warn("edit_in_mask left out: a concept changes no image", CfexplainWarning, stacklevel=3)
+            tell_reader("edit_in_mask left out: a concept changes no image")
             return values
         shares = np.nan_to_num(shares)
-        values |= share_with_interval("edit_in_mask", shares, seed, self.num_resamples, among=counted)
-        for concept in range(shares.shape[1]):
-            values[f"edit_in_mask_concept_{concept}"] = float(shares[counted[:, concept], concept].mean())
-        return values
+        return values | shares_of_concepts("edit_in_mask", shares, seed, self.num_resamples, among=counted)

@@ -6,18 +6,16 @@ oracle_other_kept tell. The classifier's confidence is that of a network and too
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
 from cfexplain.detectors.base import in_batches
-from cfexplain.errors import CfexplainWarning
-from cfexplain.lazy import Tensor
-from cfexplain.metrics.base import MetricInputs
+from cfexplain.lazy import Tensor, torch
+from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.judges import cached_classifier, ImageClassifier, JudgedMetricSpec
+from cfexplain.metrics.classifiers import cached_classifier, ClassifierMetricSpec, ImageClassifier
 from cfexplain.types import FactorRule
 
 INK = 32  # an image without a brighter pixel is empty: it has neither shape nor colour
@@ -32,7 +30,7 @@ class Factor(IntEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SeenFactors:
     """Of each of N images: index of shape and of colour (-1 in an empty one), whether a shape is legible."""
 
     shapes: np.ndarray
@@ -62,12 +60,14 @@ def dominant_colours(images: Tensor, palette: tuple[tuple[int, int, int], ...]) 
     return (means @ entries.T).argmax(dim=1).numpy()  # |mean| is common to all entries
 
 
-def judge(images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device) -> Judgement:
+def seen_factors(
+    images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device: torch.device | str
+) -> SeenFactors:
     """(N, 3, H, W) uint8 -> what is seen in each."""
     bright = brightness(images)
     probabilities = in_batches(classifier, bright, device).softmax(dim=1)
     is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
-    return Judgement(
+    return SeenFactors(
         shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()),
         colours=np.where(is_empty, NONE, dominant_colours(images, palette)),
         is_legible=~is_empty & (probabilities.amax(dim=1) > LEGIBLE).numpy(),
@@ -88,15 +88,15 @@ def purity(has_normal_shape: np.ndarray, has_normal_colour: np.ndarray) -> Purit
     return Purity(tuple(Factor(factor) for factor in factors), is_pure[factors, :, concepts].T)
 
 
-def other_kept(judgement: Judgement, sources: Judgement, factors: tuple[Factor, ...]) -> np.ndarray:
-    """(N, K) bool: the factor that the concept should leave alone has the source's value. judgement: (N, K) arrays."""
-    same_shape = judgement.shapes == sources.shapes[:, None]
-    same_colour = judgement.colours == sources.colours[:, None]
+def other_kept(seen: SeenFactors, sources: SeenFactors, factors: tuple[Factor, ...]) -> np.ndarray:
+    """(N, K) bool: the factor that the concept should leave alone has the source's value. seen: (N, K) arrays."""
+    same_shape = seen.shapes == sources.shapes[:, None]
+    same_colour = seen.colours == sources.colours[:, None]
     return np.where(np.array(factors) == Factor.SHAPE, same_colour, same_shape)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Oracle(JudgedMetricSpec):
+class Oracle(ClassifierMetricSpec):
     """oracle_* keys; nothing where the dataset knows no factors. Its classifier is of shapes."""
 
     meanings = {
@@ -114,12 +114,11 @@ class Oracle(JudgedMetricSpec):
         if rule is None:
             return {}
         if not inputs.splits.has_test_anomalies:
-            message = "oracle left out: there are no test anomalies, and of exposure images no factor is known"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("oracle left out: there are no test anomalies, and of exposure images no factor is known")
             return {}
         classifier = self._shape_classifier(inputs, rule)
         counterfactuals = explanations.counterfactuals  # (N, K, C, H, W)
-        seen = judge(counterfactuals.flatten(0, 1), classifier, rule.palette, inputs.device)
+        seen = seen_factors(counterfactuals.flatten(0, 1), classifier, rule.palette, inputs.device)
         seen = _by_concept(seen, counterfactuals.shape[:2])
         normal_shape = np.isin(seen.shapes, rule.normal_shapes)
         normal_colour = np.isin(seen.colours, rule.normal_colours)
@@ -146,21 +145,20 @@ class Oracle(JudgedMetricSpec):
 
     def _accuracy(self, inputs: MetricInputs, classifier: ImageClassifier, rule: FactorRule) -> float:
         test = inputs.splits.test
-        seen, truth = judge(test.images, classifier, rule.palette, inputs.device), _truth(test.classes, rule)
+        seen, truth = seen_factors(test.images, classifier, rule.palette, inputs.device), _truth(test.classes, rule)
         accuracy = float(((seen.shapes == truth.shapes) & (seen.colours == truth.colours)).mean())
         if accuracy < TRUSTWORTHY:
-            message = f"the oracle is right on {accuracy:.0%} of the test images only; do not lean on its numbers"
-            warnings.warn(message, CfexplainWarning, stacklevel=3)
+            tell_reader(f"the oracle is right on {accuracy:.0%} of the test images only; do not lean on its numbers")
         return accuracy
 
 
-def _truth(classes: Tensor, rule: FactorRule) -> Judgement:
+def _truth(classes: Tensor, rule: FactorRule) -> SeenFactors:
     shapes, colours = np.divmod(classes.numpy(), len(rule.colour_names))
-    return Judgement(shapes, colours, np.ones(len(shapes), dtype=bool))
+    return SeenFactors(shapes, colours, np.ones(len(shapes), dtype=bool))
 
 
-def _by_concept(judgement: Judgement, shape: tuple[int, int]) -> Judgement:
+def _by_concept(seen: SeenFactors, shape: tuple[int, int]) -> SeenFactors:
     """(N * K,) arrays -> (N, K)."""
-    return Judgement(
-        judgement.shapes.reshape(shape), judgement.colours.reshape(shape), judgement.is_legible.reshape(shape)
+    return SeenFactors(
+        seen.shapes.reshape(shape), seen.colours.reshape(shape), seen.is_legible.reshape(shape)
     )

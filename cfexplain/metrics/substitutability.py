@@ -6,15 +6,14 @@ stays as outliers, so that no outlier is the source of a "normal".
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cfexplain.detectors.base import logits_of
-from cfexplain.errors import CfexplainWarning, FitError
+from cfexplain.errors import FitError
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import auroc, auroc_with_interval
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.types import Explanations, ImageSet, NORMAL, Splits
 
 
@@ -100,5 +99,5 @@ def _as_normals(explanations: Explanations, sources: slice) -> ImageSet:
 
 
 def _left_out(reason: str, what: str = "substitutability") -> dict[str, float | str]:
-    warnings.warn(f"{what} left out: {reason}", CfexplainWarning, stacklevel=3)
+    tell_reader(f"{what} left out: {reason}")
     return {}

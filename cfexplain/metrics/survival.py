@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.errors import CfexplainWarning
 from cfexplain.lazy import Tensor
 from cfexplain.metrics.alterations import altered_logits, Alterations
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
 from cfexplain.metrics.validity import is_valid
 
@@ -46,7 +44,7 @@ class Survival(IntervalMetricSpec):
         explanations = inputs.explanations
         valid = is_valid(explanations)  # (N, K)
         if not valid.any():
-            warnings.warn("survival left out: no counterfactual is valid", CfexplainWarning, stacklevel=2)
+            tell_reader("survival left out: no counterfactual is valid")
             return {}
         survives = self._survives(explanations.counterfactuals.flatten(0, 1), inputs)
         survives = survives.reshape(*valid.shape, -1)  # (N, K, M)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from cfexplain.detectors.base import logits_of
-from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.auroc import auroc, auroc_with_interval
-from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
+from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
 
 SEED_OFFSET = 1000  # far from the seeds of a usual sweep, so no run's own detector comes up again
@@ -33,8 +31,7 @@ class Transfer(IntervalMetricSpec):
         own_spec = inputs.model.detector.spec
         if not own_spec.is_trained:
             stand_in = detector.spec.name
-            message = f"transfer: detector={own_spec.name} cannot be trained again; a detector={stand_in} stands in"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader(f"transfer: detector={own_spec.name} cannot be trained again; a detector={stand_in} stands in")
         explanations = inputs.explanations
         counterfactuals = explanations.counterfactuals
         normal = logits_of(detector, inputs.splits.test_normals.images, inputs.device).numpy()
@@ -47,8 +44,7 @@ class Transfer(IntervalMetricSpec):
         values |= {"transfer_gap": values["transfer_auroc"] - own}
         values |= share_with_interval("transfer_validity", valid, inputs.seed, self.num_resamples)
         if not inputs.splits.has_test_anomalies:
-            message = "transfer_detector_auroc left out: there are no test anomalies"
-            warnings.warn(message, CfexplainWarning, stacklevel=2)
+            tell_reader("transfer_detector_auroc left out: there are no test anomalies")
             return values
         anomalous = logits_of(detector, explanations.sources.images, inputs.device).numpy()
         return values | {"transfer_detector_auroc": auroc(normal, anomalous)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs
-from cfexplain.metrics.bootstrap import share_with_interval
+from cfexplain.metrics.bootstrap import shares_of_concepts
 from cfexplain.types import Explanations
 
 
@@ -23,8 +23,4 @@ class Validity(IntervalMetricSpec):
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        valid = is_valid(inputs.explanations)
-        values = share_with_interval("validity", valid, inputs.seed, self.num_resamples)
-        for concept in range(valid.shape[1]):
-            values[f"validity_concept_{concept}"] = float(valid[:, concept].mean())
-        return values
+        return {**shares_of_concepts("validity", is_valid(inputs.explanations), inputs.seed, self.num_resamples)}

@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 
 from cfexplain.errors import CfexplainWarning, ConfigError
-from cfexplain.metrics.alpha import Alpha, alpha_correlation
-from cfexplain.metrics.distance import Distance, changed_fraction, l1_distance
+from cfexplain.metrics.alpha import Alpha, alpha_correlation, spearman
+from cfexplain.metrics.distance import Distance, changed_fractions, l1_distances, level_changes
 
 
 def test_distances_by_hand():
@@ -20,14 +20,15 @@ def test_distances_by_hand():
     counterfactuals[0, 0, 1, 0, 0] += 50  # the same pixel
     counterfactuals[0, 0, 1, 1, 1] += 12  # too little
     counterfactuals[0, 1, 1, 0, 1] -= 100  # changed, to black
-    assert changed_fraction(sources, counterfactuals, 0.1) == 2 / 8
-    assert l1_distance(sources, counterfactuals) == pytest.approx((13 + 50 + 12 + 100) / 16 / 127.5)
+    changes = level_changes(sources[:, None], counterfactuals)
+    assert changed_fractions(changes, 0.1).tolist() == [[1 / 4, 1 / 4]]
+    assert (l1_distances(changes) * 127.5).tolist() == [pytest.approx([(13 + 50 + 12) / 8, 100 / 8])]
 
 
 def test_black_to_white_is_two_units():
     black = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
-    assert l1_distance(black, black[:, None] + 255) == pytest.approx(2.0)
-    assert l1_distance(black + 255, black[:, None]) == pytest.approx(2.0)
+    assert l1_distances(level_changes(black[:, None], black[:, None] + 255)).mean() == pytest.approx(2.0)
+    assert l1_distances(level_changes(black[:, None] + 255, black[:, None])).mean() == pytest.approx(2.0)
 
 
 def test_distances_of_the_planted_run(planted):
@@ -64,3 +65,24 @@ def test_one_bin_is_an_error_and_equal_scores_a_warning(planted):
     constant = replace(explanations, logits=torch.ones_like(explanations.logits))
     with pytest.warns(CfexplainWarning, match="score the same"):
         assert Alpha().compute(replace(planted, explanations=constant)) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spearman_equals_scipy_with_ties(seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(5, size=60), rng.normal(size=60).round(1)
+    expected = scipy.stats.spearmanr(first, second).statistic
+    assert spearman(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_spearman_of_rising_and_falling():
+    values = np.array([0.0, 1.0, 5.0, 100.0])
+    assert spearman(values, np.exp(values)) == pytest.approx(1.0)
+    assert spearman(values, -(values**3)) == pytest.approx(-1.0)
+
+
+def test_spearman_of_a_constant_or_nan_is_an_error():
+    with pytest.raises(ValueError, match="constant"):
+        spearman(np.ones(3), np.arange(3.0))
+    with pytest.raises(ValueError, match="NaN"):
+        spearman(np.array([1.0, np.nan, 2.0]), np.arange(3.0))

@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 
 from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.localization import Localization, anomaly_maps, aupro, energy_in_mask
-from cfexplain.metrics.regions import labelled_regions
 from cfexplain.types import ImageSet
 
 SPEC = Localization(num_resamples=50, max_false_positive_rate=0.3)
@@ -22,26 +21,6 @@ def blobs(seed, count, side=24, threshold=0.8):
     rng = np.random.default_rng(seed)
     fields = np.stack([scipy.ndimage.gaussian_filter(rng.normal(size=(side, side)), 1.5) for _ in range(count)])
     return fields > np.quantile(fields, threshold)
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9])
-@pytest.mark.parametrize("seed", range(5))
-def test_regions_are_those_of_scipy(seed, threshold):
-    for mask in [*blobs(seed, 3, threshold=threshold), np.random.default_rng(seed).random((17, 31)) > threshold]:
-        ours, (theirs, count) = labelled_regions(mask), scipy.ndimage.label(mask, structure=EIGHT)
-        pairs = set(zip(ours.ravel().tolist(), theirs.ravel().tolist(), strict=True))
-        # one to one, outside to outside
-        assert len(pairs) == len(set(ours.ravel().tolist())) == count + (not mask.all())
-        assert {pair for pair in pairs if 0 in pair} <= {(0, 0)}
-
-
-def test_regions_by_hand():
-    mask = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0]], dtype=bool)  # the lower row touches the right side by a corner
-    labels = labelled_regions(mask)
-    assert labels[2, 0] == labels[2, 1] == labels[1, 2] == labels[0, 2] != labels[0, 0]
-    assert labels[0, 0] > 0 and (labels[~mask] == 0).all()
-    assert not labelled_regions(np.zeros((3, 4), dtype=bool)).any()
-    assert len(np.unique(labelled_regions(np.ones((3, 4), dtype=bool)))) == 1
 
 
 def brute_force_aupro(maps, masks, limit):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cfexplain.errors import CfexplainWarning
-from cfexplain.metrics.judges import JudgeRecipe, train_classifier
-from cfexplain.metrics.oracle import Factor, Judgement, Oracle, dominant_colours, judge, other_kept, purity
+from cfexplain.metrics.classifiers import ClassifierRecipe, train_classifier
+from cfexplain.metrics.oracle import Factor, Oracle, SeenFactors, dominant_colours, other_kept, purity, seen_factors
 
 PALETTE = ((255, 0, 0), (0, 255, 0), (255, 255, 0), (255, 255, 255))
 SPEC = Oracle(num_resamples=100, width=6, num_steps=120)
@@ -27,9 +27,9 @@ def test_dominant_colour_ignores_brightness_and_dim_background():
 def test_an_empty_image_has_neither_shape_nor_colour():
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     images[1, 0, 4:8] = 255
-    recipe = JudgeRecipe(width=4, num_features=4, num_steps=2)
+    recipe = ClassifierRecipe(width=4, num_features=4, num_steps=2)
     classifier = train_classifier(images[:, :1], torch.tensor([0, 1]), 2, recipe, "cpu")
-    seen = judge(images, classifier, PALETTE, "cpu")
+    seen = seen_factors(images, classifier, PALETTE, "cpu")
     assert (seen.shapes[0], seen.colours[0], seen.is_legible[0]) == (-1, -1, False)
     assert seen.shapes[1] >= 0
     assert seen.colours[1] == 0
@@ -74,8 +74,8 @@ def test_assignment_is_the_best_of_all(num_concepts, seed):
 
 
 def test_other_kept_by_hand():
-    seen = Judgement(np.array([[1, 7], [1, 3]]), np.array([[2, 0], [4, 0]]), np.ones((2, 2), dtype=bool))
-    sources = Judgement(np.array([7, 7]), np.array([2, 2]), np.ones(2, dtype=bool))
+    seen = SeenFactors(np.array([[1, 7], [1, 3]]), np.array([[2, 0], [4, 0]]), np.ones((2, 2), dtype=bool))
+    sources = SeenFactors(np.array([7, 7]), np.array([2, 2]), np.ones(2, dtype=bool))
     # Concept 0 reshapes: is the colour kept? Concept 1 recolours: is the digit?
     kept = other_kept(seen, sources, (Factor.SHAPE, Factor.COLOUR))
     assert kept.tolist() == [[True, True], [False, False]]

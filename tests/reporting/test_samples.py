@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.metrics.distance import changed_fraction, l1_distance
+from cfexplain.metrics.distance import changed_fractions, l1_distances, level_changes
 from cfexplain.reporting.samples import sample_rows
 from tests.reporting.inspections import make_inspection
 
@@ -23,12 +23,13 @@ def test_samples_agree_with_the_metrics():
     assert [row["verdict"] for row in rows] == [
         inspection.verdict(index, concept).value for index in range(6) for concept in range(2)
     ]
-    pictures = explanations.sources.images, explanations.counterfactuals
+    changes = level_changes(explanations.sources.images[:, None], explanations.counterfactuals)
     # six digits are written
-    assert column(rows, "l1_distance").mean() == pytest.approx(l1_distance(*pictures), rel=1e-5)
-    assert column(rows, "changed_fraction").mean() == pytest.approx(changed_fraction(*pictures, 0.1), rel=1e-5)
+    assert column(rows, "l1_distance").mean() == pytest.approx(l1_distances(changes).mean(), rel=1e-5)
+    fraction = changed_fractions(changes, 0.1).mean()
+    assert column(rows, "changed_fraction").mean() == pytest.approx(fraction, rel=1e-5)
     assert column(rows, "repair_l1_distance").mean() == pytest.approx(
-        l1_distance(explanations.sources.images, inspection.repairs), rel=1e-5
+        l1_distances(level_changes(explanations.sources.images[:, None], inspection.repairs)).mean(), rel=1e-5
     )
     assert column(rows, "score_after") == pytest.approx(explanations.logits[:, 0].sigmoid().flatten().numpy(), rel=1e-4)
     assert column(rows, "survives_jpeg").tolist() == inspection.survives[..., 1].flatten().tolist()

@@ -1,13 +1,18 @@
-"""Judges learn, repeat, and are kept."""
+"""Classifiers for evaluation learn, repeat, and are kept; the feature space that FID and inspections share."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from cfexplain.metrics.judges import JudgeRecipe, cached_classifier, fingerprint, train_classifier
+from cfexplain.data.batches import to_float
+from cfexplain.metrics.classifiers import (
+    RANDOM, ClassifierRecipe, cached_classifier, feature_space, fingerprint, train_classifier,
+)
+from cfexplain.types import ImageSet, Splits
 
-RECIPE = JudgeRecipe(width=4, num_features=8, num_steps=40)
+RECIPE = ClassifierRecipe(width=4, num_features=8, num_steps=40)
+FEATURES = ClassifierRecipe(width=4, num_features=8, num_steps=60)
 CPU = torch.device("cpu")
 
 
@@ -34,7 +39,7 @@ def test_learns_what_is_there_and_nothing_else():
     assert 0.2 < accuracy(train_classifier(images, shuffled, 2, RECIPE, CPU), *test) < 0.8
 
 
-def test_same_seed_same_judge_whatever_the_global_generator_says():
+def test_same_seed_same_classifier_whatever_the_global_generator_says():
     data = halves(0)
     states = []
     for seed in (1, 2):
@@ -75,7 +80,7 @@ def test_a_cache_file_that_runs_code_is_not_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_judge_read_from_the_cache_leaves_the_global_generator_alone(tmp_path):
+def test_a_classifier_read_from_the_cache_leaves_the_global_generator_alone(tmp_path):
     data = halves(0)
     cached_classifier(tmp_path, *data, 2, RECIPE, CPU)
     before = torch.random.get_rng_state()
@@ -95,3 +100,55 @@ def test_fingerprint_changes_with_data_and_recipe(what):
     else:
         recipe = replace(RECIPE, num_steps=41)
     assert fingerprint(images, targets, recipe) != before
+
+
+def bars(count: int, kind: int) -> torch.Tensor:
+    """(count, 1, 16, 16): a bright row, or a bright column, on noise."""
+    images = torch.randint(60, (count, 1, 16, 16), generator=torch.Generator().manual_seed(kind), dtype=torch.uint8)
+    for index, image in enumerate(images[:, 0]):
+        (image if kind == 0 else image.T)[index % 16] = 220
+    return images
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    images = torch.cat([bars(80, 0), bars(80, 1)])
+    classes = torch.arange(2).repeat_interleave(80)
+    reference = ImageSet(images=images, labels=classes, classes=classes, ids=tuple(str(i) for i in range(160)))
+    normals = reference.first(80)
+    return Splits(
+        train=normals, held_out=normals, exposure=None, test=reference, reference=reference,
+        class_names=("row", "column"), factors=None,
+    )
+
+
+def test_classes_that_are_known_lie_apart(splits, tmp_path):
+    space = feature_space(splits, FEATURES, tmp_path, "cpu")
+    assert space.name == f"classifier-{fingerprint(splits.reference.images, splits.reference.classes, FEATURES)[:8]}"
+    rows, columns = space(bars(40, 0)), space(bars(40, 1))
+    assert rows.dtype == torch.float32 and rows.shape == (40, 8)
+    within, across = torch.cdist(rows, rows).mean(), torch.cdist(rows, columns).mean()
+    assert across > 2 * within
+
+
+def test_features_are_those_of_the_network_in_any_batch(splits, tmp_path):
+    space, images = feature_space(splits, FEATURES, tmp_path, "cpu"), bars(7, 0)
+    torch.testing.assert_close(space(images), space.network.features(to_float(images)))
+    torch.testing.assert_close(space(images)[3:4], space(images[3:4]))
+
+
+def test_a_second_call_reads_the_network_from_the_cache(splits, tmp_path):
+    first = feature_space(splits, FEATURES, tmp_path, "cpu")
+    assert len(list((tmp_path / "judges").glob("*.pt"))) == 1
+    again = feature_space(splits, replace(FEATURES), tmp_path, "cpu")
+    assert torch.equal(first(bars(5, 1)), again(bars(5, 1)))
+
+
+def test_one_class_leaves_the_network_as_it_is_drawn(splits, tmp_path):
+    reference = replace(splits.reference, classes=torch.zeros(160, dtype=torch.long))
+    one = replace(splits, reference=reference)
+    first, again = (feature_space(one, FEATURES, tmp_path, "cpu") for _ in range(2))
+    assert first.name == RANDOM and not list(tmp_path.rglob("*.pt"))
+    assert torch.equal(first(bars(5, 1)), again(bars(5, 1)))
+    other = feature_space(one, replace(FEATURES, seed=1), tmp_path, "cpu")
+    assert not torch.equal(first(bars(5, 1)), other(bars(5, 1)))
