@@ -61,7 +61,7 @@ def test_images_come_in_order_and_the_limit_decides_where_they_lie(files, opened
     for _ in range(2):
         cached = opened(limit=limit)
         assert cached.is_mapped == is_mapped == isinstance(cached.images, np.memmap)
-        assert (cached.images == true_images(files)).all() and cached.kept.tolist() == list(range(150))
+        assert (cached.images == true_images(files)).all() and cached.indices.tolist() == list(range(150))
 
 
 def test_torch_may_write_and_the_file_stays_as_it_is(tmp_path, opened):
@@ -114,7 +114,7 @@ def test_few_unreadable_images_are_left_out_counted_and_named(files, opened, cap
         caplog.clear()
         cached = opened(unreadable=2 / 150)
         kept = [index for index in range(150) if index not in (7, 100)]
-        assert cached.kept.tolist() == kept
+        assert cached.indices.tolist() == kept
         assert (cached.images == true_images([files[index] for index in kept])).all()
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert warning.getMessage() == "left out 2 of 150 images that cannot be read"

@@ -26,7 +26,7 @@ class ClassDataset(DatasetSpec):
     normal:          classes, by id or name, or a named set of them.
     anomalous:       where given, it takes the place of `normal`: all other classes are normal (leave one out).
     train_limit:     normal images, those held out included.
-    reference_limit: images of all classes for the judges.
+    reference_limit: images of all classes for the classifiers of the metrics.
     """
 
     class_names: ClassVar[tuple[str, ...]]

@@ -22,7 +22,7 @@ class Cmnist(ColouredDataset):
 
     root, download:  folder that holds MNIST/raw; let torchvision fetch into it what is missing.
     train_limit:     normal images, those held out included; test_limit: half normal, half anomalous.
-    reference_limit: images of all classes for the judges. Null is as many as a balanced set allows.
+    reference_limit: of all classes, for the classifiers of the metrics. Null is as many as a balanced set allows.
     """
 
     colours = tuple(PALETTE)

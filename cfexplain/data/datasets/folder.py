@@ -79,12 +79,12 @@ class FolderDataset(AugmentedDataset):
         masks = _masks(layout, shape)
         files = [path for part in parts for path in part]
         cached = mapped_images(files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction)
-        ends = np.searchsorted(cached.kept, np.cumsum([len(part) for part in parts])).tolist()
+        ends = np.searchsorted(cached.indices, np.cumsum([len(part) for part in parts])).tolist()
         _check_filled(layout, ends)
-        whole = _image_set(layout, [files[index] for index in cached.kept], cached)
+        whole = _image_set(layout, [files[index] for index in cached.indices], cached)
         train, held_out, test = (_between(whole, *part) for part in ((0, ends[0]), ends[:2], (ends[1], len(whole))))
         if masks is not None:
-            test = replace(test, masks=masks[cached.kept[ends[1] :] - len(parts[0]) - len(parts[1])])
+            test = replace(test, masks=masks[cached.indices[ends[1] :] - len(parts[0]) - len(parts[1])])
         request = ExposureRequest(
             normals=cached.images[: ends[1]],
             learned=cached.images[: ends[0]],

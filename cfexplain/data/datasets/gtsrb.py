@@ -6,7 +6,6 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -76,30 +75,20 @@ def _folder(root: Path, cache_dir: str) -> Path:
 
 
 def _samples(root: Path, download: bool, is_train: bool) -> list[tuple[Path, int]]:
-    """Path and class of each image of the part, as torchvision lists them."""
+    """Path and class of each image of the part, in torchvision's order."""
     base = root / "gtsrb"
     images = base / ("GTSRB/Training" if is_train else "GTSRB/Final_Test/Images")
     table = base / "GT-final_test.csv"
-    parts = [images] if is_train else [images, table]
-    missing = [str(path.relative_to(root)) for path in parts if not path.exists()]
+    missing = [str(path.relative_to(root)) for path in ([images] if is_train else [images, table]) if not path.exists()]
     if missing and not download:
         raise DataError(f"Missing in {root}: {', '.join(missing)}. {_ADVICE}")
-    read: Any = torchvision.datasets.GTSRB
-    split = "train" if is_train else "test"
     try:
         if missing:
-            read(str(root), split=split, download=True)
-        if is_train:
-            _check_class_folders(images)
-        found = read(str(root), split=split)._samples
-    except KeyError as error:
-        raise DataError(f"{table} has no column {error.args[0]}. Fetch it again.") from error
-    except (TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{table} is damaged ({' '.join(str(error).split())[:200]}). Fetch it again.") from error
+            torchvision.datasets.GTSRB(str(root), split="train" if is_train else "test", download=True)
+        samples = _by_folder(images) if is_train else _by_table(images, table)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{'download' if missing else 'reading'} failed ({reason}). {_ADVICE}") from error
-    samples = [(Path(path), label) for path, label in found]
     _check_samples(samples, images if is_train else table)
     return samples
 
@@ -110,17 +99,32 @@ _ADVICE = (
 )
 
 
-def _check_class_folders(training: Path) -> None:
+def _by_folder(training: Path) -> list[tuple[Path, int]]:
     """torchvision numbers classes by the order of their folders: one that lacks, or is too many, shifts the rest."""
-    wanted = {f"{index:05d}" for index in range(len(CLASS_NAMES))}
+    wanted = [f"{index:05d}" for index in range(len(CLASS_NAMES))]
     there = {path.name for path in training.iterdir() if path.is_dir()}
-    for words, names in (("lacks", wanted - there), ("must not hold", there - wanted)):
+    for words, names in (("lacks", set(wanted) - there), ("must not hold", there - set(wanted))):
         if names:
             shown = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
             raise DataError(f"{training} {words} class folders {shown}; 00000 to 00042 are needed. Unpack it again.")
-    empty = sorted(name for name in wanted if not any((training / name).glob("*.ppm")))
-    if empty:
-        raise DataError(f"no .ppm images in {training / empty[0]}. Unpack it again.")
+    samples = []
+    for label, name in enumerate(wanted):
+        paths = sorted((training / name).glob("*.ppm"))
+        if not paths:
+            raise DataError(f"no .ppm images in {training / name}. Unpack it again.")
+        samples += [(path, label) for path in paths]
+    return samples
+
+
+def _by_table(images: Path, table: Path) -> list[tuple[Path, int]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file, delimiter=";", skipinitialspace=True)
+            return [(images / row["Filename"], int(row["ClassId"])) for row in rows]
+    except KeyError as error:
+        raise DataError(f"{table} has no column {error.args[0]}. Fetch it again.") from error
+    except (TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} is damaged ({' '.join(str(error).split())[:200]}). Fetch it again.") from error
 
 
 def _check_samples(samples: list[tuple[Path, int]], source: Path) -> None:

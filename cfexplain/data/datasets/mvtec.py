@@ -39,13 +39,16 @@ class Mvtec(FolderDataset):
         return self.channels or (1 if self.category in GREY else 3)
 
     def layout(self, root: Path) -> Layout:
-        places = [root / self.category, root / OFFICIAL_FOLDER / self.category]
+        folders = [root / self.category, root / OFFICIAL_FOLDER / self.category]
         if root.name == self.category:
-            places.append(root)
-        for place in places:
-            if os.path.isdir(place / "train"):
-                return self._checked(find_layout(place))
-        raise DataError(f"no folder {self.category}/train in {self.root}. {self.advice}")
+            folders.append(root)
+        folder = next((folder for folder in folders if os.path.isdir(folder / "train")), None)
+        if folder is None:
+            raise DataError(f"no folder {self.category}/train in {self.root}. {self.advice}")
+        layout = find_layout(folder)
+        if not layout.test_normals or not layout.defects:
+            raise DataError(f"{layout.base}/test lacks good or every defect. {self.advice}")
+        return layout
 
     @property
     def advice(self) -> str:
@@ -53,8 +56,3 @@ class Mvtec(FolderDataset):
             f"Get MVTec AD from the site of MVTec, unpack it, and set dataset.root to the folder that holds "
             f"{self.category}/, or to a .zip of it."
         )
-
-    def _checked(self, layout: Layout) -> Layout:
-        if not layout.test_normals or not layout.defects:
-            raise DataError(f"{layout.base}/test lacks good or every defect. {self.advice}")
-        return layout

@@ -43,5 +43,5 @@ class FolderImages(ExposureSpec):
         drawn = np.random.default_rng([self.seed, 4]).permutation(len(files))[: self.limit]
         files = [files[index] for index in np.sort(drawn)]
         cached = mapped_images(files, request.image_shape, request.cache_dir, 0, self.max_unreadable_fraction)
-        ids = [f"exposure/{files[index].relative_to(root).as_posix()}" for index in cached.kept]
+        ids = [f"exposure/{files[index].relative_to(root).as_posix()}" for index in cached.indices]
         return exposure_images(cached.images, ids)

@@ -33,11 +33,11 @@ CHUNK = 64  # files at a time: as much is in memory while building
 
 @dataclass(frozen=True)
 class CachedImages:
-    """images: (N, C, H, W) uint8, of those files that could be read; kept: (N,) int, their places among the files."""
+    """images: (N, C, H, W) uint8, of those files that could be read; indices: (N,) int, which of the files."""
 
     images: np.ndarray
     is_mapped: bool
-    kept: np.ndarray
+    indices: np.ndarray
 
 
 def mapped_images(
@@ -64,12 +64,12 @@ def mapped_images(
                     log.warning("%s is damaged; making it again", path)
                 unreadable = _build(path, files, image_shape)
     _check_unreadable(files, unreadable, max_unreadable_fraction)
-    kept = np.setdiff1d(np.arange(len(files)), unreadable)
-    shape = (len(kept), *image_shape)
+    indices = np.setdiff1d(np.arange(len(files)), unreadable)
+    shape = (len(indices), *image_shape)
     is_mapped = prod(shape) > memory_limit_mb * 2**20
     # Copy on write: torch wants memory that may be written, and the file must not change.
     images = np.memmap(path, np.uint8, "c", shape=shape) if is_mapped else np.fromfile(path, np.uint8).reshape(shape)
-    return CachedImages(images, is_mapped, kept)
+    return CachedImages(images, is_mapped, indices)
 
 
 def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -> np.ndarray:
@@ -95,10 +95,10 @@ def _digest(file: Path) -> bytes:
 def _unreadable_of_sound(path: Path) -> list[int] | None:
     """Which files the cached images lack; None where there is no cache, or one cut short or altered."""
     try:
-        said: Any = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        notes: Any = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         with path.open("rb") as file:
-            is_sound = hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"]
-        return said["unreadable"] if is_sound else None
+            is_sound = hashlib.file_digest(file, "sha256").hexdigest() == notes["sha256"]
+        return notes["unreadable"] if is_sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -100,7 +100,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
                 raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")
             yield image
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be decoded ({_said(error)}). Make it smaller.") from error
+        raise DataError(f"{path} is too large to be decoded ({_reason(error)}). Make it smaller.") from error
     except FileNotFoundError as error:
         raise DataError(f"{path} is {'a broken link' if path.is_symlink() else 'not there'}.") from error
     except PermissionError as error:
@@ -108,7 +108,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path} is no image, or damaged at its start.") from error
     except DAMAGED as error:
-        raise DataError(f"{path} is damaged or cut short ({_said(error)}).") from error
+        raise DataError(f"{path} is damaged or cut short ({_reason(error)}).") from error
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
@@ -138,5 +138,5 @@ def _from_float(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
