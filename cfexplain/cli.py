@@ -16,12 +16,11 @@ from omegaconf import DictConfig
 
 from cfexplain import command_line, compose, config as configs
 from cfexplain.command_line import CommandLine
-from cfexplain.commands.job import run_job
+from cfexplain.commands.base import Command, command_named
 from cfexplain.commands.ranks.place import check_launch, torchrun_place
-from cfexplain.commands.ranks.rank import follow_torchrun
-from cfexplain.commands.summary import summarize_sweep
 from cfexplain.commands.sweep import is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on
 from cfexplain.commands.sweep_arguments import quoted
+from cfexplain.engine.runtime import check_device
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean
 from cfexplain.reporting.console import complain, forget_reader
@@ -104,33 +103,34 @@ def _dispatch(command: str, argv: list[str]) -> int:
         return _call_hydra(line, [])
     built = [_built(command, cfg) for cfg in configs]  # all, for their checks
     for each in built:
-        check_launch(command, each, flags.multirun)
+        check_launch(command, each.config, flags.multirun)
     first, place = built[0], torchrun_place()
-    module = importlib.import_module(f"cfexplain.commands.{command}")
     if not flags.multirun:
-        module.check_device(first.device)
-    if getattr(first, "runs", None):
+        check_device(first.config.device)
+    if not first.makes_run:
         if flags.multirun:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
-        return module.summarize(first)
+        return first.show()
     if place is not None and place.rank > 0:
+        from cfexplain.commands.ranks.rank import follow_torchrun  # here, as help and mistakes need none of it
+
         with stop_on_signals():
-            return 0 if first.dry_run else follow_torchrun(first, place)
-    if first.dry_run:
+            return 0 if first.config.dry_run else follow_torchrun(first.config, place)
+    if first.config.dry_run:
         if flags.multirun:
             raise ConfigError("dry_run=true checks one run: leave -m out")
-        return module.dry_run(first, _planned(command, first))
+        return first.dry_run(_planned(command, first))
     with stop_on_signals():
         if flags.multirun:
-            return _sweep(line, first)
+            return _sweep(line, first.config)
         return _run_once(line, configs[0], first)
 
 
-def _run_once(line: CommandLine, cfg: DictConfig, config: Any) -> int:
-    if config.run_dir is None:
-        folder = make_run_folder(_planned(line.command, config).parent)
+def _run_once(line: CommandLine, cfg: DictConfig, command: Command) -> int:
+    if command.config.run_dir is None:
+        folder = make_run_folder(_planned(line.command, command).parent)
     else:
-        folder = Path(config.run_dir)
+        folder = Path(command.config.run_dir)
         claim_run_folder(folder)
         _check_same_run(folder, cfg)
     _call_hydra(line, [f"hydra.run.dir={quoted(str(folder))}"])
@@ -153,6 +153,8 @@ def _sweep(line: CommandLine, config: Any) -> int:
     jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
     code = max([code, *map(_exit_code, jobs)])
     stream = sys.stderr if config.json else sys.stdout
+    from cfexplain.commands.summary import summarize_sweep
+
     summarize_sweep(folder, stream)
     if code:
         words = [word for word in line.typed if not word.startswith("run_dir=")]
@@ -183,6 +185,8 @@ def _task(cfg: DictConfig) -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from cfexplain.commands.job import run_job
+
     hydra_config = HydraConfig.get()
     command = hydra_config.job.name
     folder = _relative(Path(hydra_config.runtime.output_dir))
@@ -191,8 +195,7 @@ def _task(cfg: DictConfig) -> float:
     if hydra_config.mode is RunMode.MULTIRUN:
         _check_same_run(folder, saved)
         if is_done(folder, configs.plain(saved)):
-            headline = importlib.import_module(f"cfexplain.commands.{command}").HEADLINES[0]
-            return say_done_already(folder, headline, cfg.json)
+            return say_done_already(folder, command_named(command).headlines[0], cfg.json)
         if "joblib" in hydra_config.launcher._target_:
             share_gpus(folder.parent, hydra_config.job.num)
     return run_job(command, lambda: _built(command, cfg), configs.to_yaml(saved), folder, argv)
@@ -207,17 +210,16 @@ def _source(hydra_config: DictConfig) -> list[str]:
     return ["--from", str(_relative(Path(folder) / f"{name}.yaml"))]
 
 
-def _built(command: str, cfg: DictConfig) -> Any:
-    module = importlib.import_module(f"cfexplain.commands.{command}")
-    return configs.build_root(cfg, module.CONFIG)
+def _built(name: str, cfg: DictConfig) -> Command:
+    command = command_named(name)
+    return command.of(configs.build_root(cfg, command.config_type))
 
 
-def _planned(command: str, config: Any) -> Path:
+def _planned(name: str, command: Command) -> Path:
     """The folder of a run; the stamp is drawn when it is made."""
-    if config.run_dir is not None:
-        return Path(config.run_dir)
-    module = importlib.import_module(f"cfexplain.commands.{command}")
-    return Path(config.output_root) / command / safe_name(module.slug(config)) / stamped_name()
+    if command.config.run_dir is not None:
+        return Path(command.config.run_dir)
+    return Path(command.config.output_root) / name / safe_name(command.slug) / stamped_name()
 
 
 def _check_same_run(folder: Path, cfg: DictConfig) -> None:

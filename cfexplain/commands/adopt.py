@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Job
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import Detector
 from cfexplain.detectors.external.adoption import adopt_detector, Adopted

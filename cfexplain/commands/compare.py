@@ -6,16 +6,14 @@ read against its own threshold.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from cfexplain.commands.base import Command, Job
 from cfexplain.commands.comparison import (
     comparison_meanings, comparison_metrics, comparison_rows, judged, Judged, score_text, shown_images, Side,
 )
-from cfexplain.commands.evaluate_config import EvaluateConfig, SIDES
-from cfexplain.commands.job import Job
+from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES, SIDES
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.engine.runtime import device_name, start_torch
@@ -25,7 +23,6 @@ from cfexplain.files import write_csv
 from cfexplain.inspection.base import VERDICTS
 from cfexplain.lazy import torch
 from cfexplain.reporting.comparison import ComparedImage, RunView, write_comparison
-from cfexplain.reporting.console import Reporter
 from cfexplain.reporting.tables import print_table
 from cfexplain.types import class_name, Splits
 
@@ -43,50 +40,54 @@ def open_runs(config: EvaluateConfig) -> list[TrainedRun]:
     return runs
 
 
-def compare_slug(config: EvaluateConfig) -> str:
-    return "compare-" + "-".join(dict.fromkeys(run.slug for run in open_runs(config)))
+class CompareRuns(Command):
+    """evaluate compare=[runA,runB]."""
 
+    config_type = EvaluateConfig
+    headlines = HEADLINES
+    config: EvaluateConfig
 
-def compare_runs(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
-    runs = open_runs(config)
-    files = find_images(config.images) if config.images else []
-    device = start_torch(config.runtime, config.device)
-    job.folder.update(seed=runs[0].config.seed, device=device_name(device))
-    job.folder.write_parents([run.folder for run in runs])
-    with job.timed("data"):
-        splits = [run.config.load_splits() for run in runs]
-        images = _images(runs, files, splits[0])
-    with job.timed("reference"):
-        sides = [
-            _side(config, job, name, *opened, device)
-            for name, opened in zip(SIDES, zip(runs, splits, images, strict=True), strict=False)
-        ]
-    job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
-    with job.timed("compare"):
-        found = [judged(side, sides, device) for side in sides]
-    if num_unread := len(images[0]) - len(found[0].names):
-        job.note(f"{num_unread} of {len(images[0])} images cannot be read and are left out; cfexplain.log names each")
-    write_csv(job.folder.path / "comparison.csv", comparison_rows(sides, found))
-    metrics = comparison_metrics(sides, found)
-    if "cohens_kappa" not in metrics:
-        job.note(NO_KAPPA)
-    job.folder.write_metrics(metrics)
-    _report(config, job, sides, found, metrics, device)
-    return metrics
+    @property
+    def slug(self) -> str:
+        return "compare-" + "-".join(dict.fromkeys(run.slug for run in open_runs(self.config)))
 
+    def run(self, job: Job) -> dict[str, float | str]:
+        config, runs = self.config, open_runs(self.config)
+        files = find_images(config.images) if config.images else []
+        device = start_torch(config.runtime, config.device)
+        job.folder.update(seed=runs[0].config.seed, device=device_name(device))
+        job.folder.write_parents([run.folder for run in runs])
+        with job.timed("data"):
+            splits = [run.config.load_splits() for run in runs]
+            images = _images(runs, files, splits[0])
+        with job.timed("reference"):
+            sides = [
+                _side(config, job, name, *opened, device)
+                for name, opened in zip(SIDES, zip(runs, splits, images, strict=True), strict=False)
+            ]
+        job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
+        with job.timed("compare"):
+            found = [judged(side, sides, device) for side in sides]
+        if num_unread := len(images[0]) - len(found[0].names):
+            job.note(f"{num_unread} of {len(images[0])} images cannot be read and are left out; cfexplain.log names "
+                     "each")
+        write_csv(job.folder.path / "comparison.csv", comparison_rows(sides, found))
+        metrics = comparison_metrics(sides, found)
+        if "cohens_kappa" not in metrics:
+            job.note(NO_KAPPA)
+        job.folder.write_metrics(metrics)
+        _report(config, job, sides, found, metrics, device)
+        return metrics
 
-def dry_run_compare(config: EvaluateConfig, planned: Path) -> int:
-    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
-    runs = open_runs(config)
-    files = find_images(config.images) if config.images else []
-    device = start_torch(config.runtime, config.device)
-    images = _images(runs, files, None if files else runs[0].config.load_splits())
-    for name, run in zip(SIDES, runs, strict=False):
-        run.load_model(device)
-        reporter.say(f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}")
-    reporter.say(f"device: {device_name(device)}")
-    reporter.say(f"folder (not made): {planned}")
-    return 0
+    def plan(self) -> Iterator[str]:
+        config, runs = self.config, open_runs(self.config)
+        files = find_images(config.images) if config.images else []
+        device = start_torch(config.runtime, config.device)
+        images = _images(runs, files, None if files else runs[0].config.load_splits())
+        for name, run in zip(SIDES, runs, strict=False):
+            run.load_model(device)
+            yield f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}"
+        yield f"device: {device_name(device)}"
 
 
 def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> list[ExplainedImages]:

@@ -3,87 +3,82 @@
 from __future__ import annotations
 
 import itertools
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cfexplain.commands.compare import compare_runs, compare_slug, dry_run_compare
+from cfexplain.commands.base import Command, counts, Job
+from cfexplain.commands.compare import CompareRuns
 from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES
-from cfexplain.commands.job import Job
 from cfexplain.commands.second_detector import refitted_detector
-from cfexplain.commands.summary import summarize_runs
-from cfexplain.commands.train import counts
+from cfexplain.commands.summary import TableOfRuns
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.engine.runtime import check_device, device_name, start_torch
+from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.explanation.explain import explain_images
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.transfer import SEED_OFFSET
-from cfexplain.reporting.console import Reporter
 from cfexplain.reporting.grids import counterfactual_grid, spread, write_picture
 from cfexplain.reporting.html import write_report
 from cfexplain.reporting.tables import print_table
 from cfexplain.types import Explanations, Splits
 
-__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug", "summarize"]
 PAPER_NOTE = (
     "the paper's numbers are means over the settings of a table row and come second hand; its FID uses Inception "
     "features (metric.fid.features=inception)"
 )
-CONFIG = EvaluateConfig
 
 
-def slug(config: EvaluateConfig) -> str:
-    return compare_slug(config) if config.compare else config.open().slug
+class Evaluate(Command):
+    """Every metric of one run. The config may ask for a comparison of runs or a table of runs in its place."""
+
+    config_type = EvaluateConfig
+    headlines = HEADLINES
+    config: EvaluateConfig
+
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> Command:
+        if config.runs:
+            return TableOfRuns(config)
+        return CompareRuns(config) if config.compare else cls(config)
+
+    @property
+    def slug(self) -> str:
+        return self.config.open().slug
+
+    def run(self, job: Job) -> dict[str, float | str]:
+        config = self.config
+        trained = config.open()
+        device = start_torch(config.runtime, config.device)
+        seed = trained.config.seed if config.seed is None else config.seed
+        job.folder.update(seed=seed, device=device_name(device))
+        job.folder.write_parents(trained.parents)
+        with job.timed("data"):
+            splits = trained.config.load_splits()
+        with job.timed("explain"):
+            inputs = _inputs(config, job, trained, splits, device, seed)
+        metrics: dict[str, float | str] = {}
+        for number, (name, spec) in enumerate(config.metric.items(), start=1):
+            job.reporter.say(f"metric {number}/{len(config.metric)}: {name}")
+            with job.timed(name):
+                metrics |= spec.compute(inputs)
+            job.folder.write_metrics(metrics)  # after each: a later failure must not cost the earlier numbers
+        _report(config, job, trained, inputs.explanations, metrics)
+        return metrics
+
+    def plan(self) -> Iterator[str]:
+        trained = self.config.open()
+        device = start_torch(self.config.runtime, self.config.device)
+        trained.load_model(device)
+        yield counts(trained.config.load_splits())
+        yield f"run: {trained.folder}; metrics: {', '.join(self.config.metric)}"
+        yield f"device: {device_name(device)}"
 
 
-def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
-    return f"open {folder / 'report.html'}"
-
-
-def run(config: EvaluateConfig, job: Job) -> dict[str, float | str]:
-    if config.compare:
-        return compare_runs(config, job)
-    trained = config.open()
-    device = start_torch(config.runtime, config.device)
-    seed = trained.config.seed if config.seed is None else config.seed
-    job.folder.update(seed=seed, device=device_name(device))
-    job.folder.write_parents(trained.parents)
-    with job.timed("data"):
-        splits = trained.config.load_splits()
-    with job.timed("explain"):
-        inputs = _inputs(config, job, trained, splits, device, seed)
-    metrics: dict[str, float | str] = {}
-    for number, (name, spec) in enumerate(config.metric.items(), start=1):
-        job.reporter.say(f"metric {number}/{len(config.metric)}: {name}")
-        with job.timed(name):
-            metrics |= spec.compute(inputs)
-        job.folder.write_metrics(metrics)  # after each: a later failure must not cost the earlier numbers
-    _report(config, job, trained, inputs.explanations, metrics)
-    return metrics
-
-
-def summarize(config: EvaluateConfig) -> int:
-    """The table of many runs; none of them is measured again."""
-    assert config.runs is not None
-    return summarize_runs(config.runs, config.run_dir, config.json)
-
-
-def dry_run(config: EvaluateConfig, planned: Path) -> int:
-    if config.compare:
-        return dry_run_compare(config, planned)
-    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
-    trained = config.open()
-    device = start_torch(config.runtime, config.device)
-    trained.load_model(device)
-    reporter.say(counts(trained.config.load_splits()))
-    reporter.say(f"run: {trained.folder}; metrics: {', '.join(config.metric)}")
-    reporter.say(f"device: {device_name(device)}")
-    reporter.say(f"folder (not made): {planned}")
-    return 0
+COMMAND = Evaluate
 
 
 def _inputs(

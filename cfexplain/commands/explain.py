@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.explain_results import write_results
-from cfexplain.commands.job import Job
 from cfexplain.commands.judging import Judging
 from cfexplain.commands.merge import adopt, find_shards
-from cfexplain.commands.train import counts
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
-from cfexplain.engine.runtime import check_device, Device, device_name, Runtime, start_torch
+from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.files import read_json
@@ -24,12 +23,9 @@ from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.shards import as_shard, merge_command, Shard, shard_record, weights_digest
 from cfexplain.lazy import torch
-from cfexplain.reporting.console import Reporter
 from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Splits
 
-__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
-HEADLINES = ("validity", "share_ok")
 NO_ANOMALIES = "the dataset has no test anomalies: exposure images are explained in their place"
 TICKS = 10  # progress lines of a run
 
@@ -75,60 +71,64 @@ class ExplainConfig(Judging):
         return open_run(self.run, self.output_root, self.cache_dir, self.allow_custom_code)
 
 
-CONFIG = ExplainConfig
+class Explain(Command):
+    """Counterfactuals of the test anomalies, of one's own images, of a shard of either; or shards made one run."""
 
+    config_type = ExplainConfig
+    headlines = ("validity", "share_ok")
+    config: ExplainConfig
 
-def slug(config: ExplainConfig) -> str:
-    return config.open().slug
+    @property
+    def slug(self) -> str:
+        return self.config.open().slug
 
-
-def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
-    shard = read_json(folder / "run.json").get("shard")
-    if shard is not None and shard["num_shards"] > 1:
-        return f"once all {shard['num_shards']} shards are done: {merge_command(parent_runs(folder)[0], folder)}"
-    return f"open {folder / 'report.html'}" if "num_own_images" in metrics else f"cfexplain evaluate run={folder}"
-
-
-def run(config: ExplainConfig, job: Job) -> dict[str, float | str]:
-    trained = config.open()
-    shards = find_shards(config.merge, trained.folder) if config.merge else []
-    files = find_images(config.images) if config.images else []
-    device = start_torch(config.runtime, config.device)
-    job.folder.update(seed=trained.config.seed, device=device_name(device))
-    job.folder.write_parents([*trained.parents, *(shard.folder for shard in shards)])
-    saved = SavedInspections(folder=job.folder.path, remedy=f"explain again: cfexplain explain run={trained.folder}")
-    if shards:
-        adopt(job, saved, shards)
-    else:
-        _inspect_all(config, job, trained, saved, files, device)
-    with job.timed("report"):
-        return write_results(
-            job, saved, trained, config.num_grid_images, config.num_film_strips, config.num_cards
+    def next_command(self, folder: Path, metrics: dict[str, float | str]) -> str:
+        shard = read_json(folder / "run.json").get("shard")
+        if shard is not None and shard["num_shards"] > 1:
+            return f"once all {shard['num_shards']} shards are done: {merge_command(parent_runs(folder)[0], folder)}"
+        return super().next_command(folder, metrics) if "num_own_images" in metrics else (
+            f"cfexplain evaluate run={folder}"
         )
 
+    def run(self, job: Job) -> dict[str, float | str]:
+        config, trained = self.config, self.config.open()
+        shards = find_shards(config.merge, trained.folder) if config.merge else []
+        files = find_images(config.images) if config.images else []
+        device = start_torch(config.runtime, config.device)
+        job.folder.update(seed=trained.config.seed, device=device_name(device))
+        job.folder.write_parents([*trained.parents, *(shard.folder for shard in shards)])
+        remedy = f"explain again: cfexplain explain run={trained.folder}"
+        saved = SavedInspections(folder=job.folder.path, remedy=remedy)
+        if shards:
+            adopt(job, saved, shards)
+        else:
+            _inspect_all(config, job, trained, saved, files, device)
+        with job.timed("report"):
+            return write_results(
+                job, saved, trained, config.num_grid_images, config.num_film_strips, config.num_cards
+            )
 
-def dry_run(config: ExplainConfig, planned: Path) -> int:
-    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
-    trained = config.open()
-    if config.merge:
-        shards = find_shards(config.merge, trained.folder)
-        reporter.say(f"{len(shards)} shards, {shards[0].shard['num_images_of_all']} images")
-        reporter.say(f"folder (not made): {planned}")
-        return 0
-    files = find_images(config.images) if config.images else []
-    device = start_torch(config.runtime, config.device)
-    model = trained.load_model(device)
-    splits = trained.config.load_splits()
-    images = _images(files, trained, splits)
-    reporter.say(f"images: {len(images)} of your own" if files else counts(splits))
-    if config.part is not None:
-        part = config.part.part(len(images), config.batch_size)
-        reporter.say(f"shard {config.part}: images {part.start} to {part.stop - 1} of {len(images)}")
-    for name, network in (("detector", model.detector), ("generator", model.generator)):
-        reporter.say(f"{name}: {sum(part.numel() for part in network.parameters()):,} parameters")
-    reporter.say(f"device: {device_name(device)}")
-    reporter.say(f"folder (not made): {planned}")
-    return 0
+    def plan(self) -> Iterator[str]:
+        config, trained = self.config, self.config.open()
+        if config.merge:
+            shards = find_shards(config.merge, trained.folder)
+            yield f"{len(shards)} shards, {shards[0].shard['num_images_of_all']} images"
+            return
+        files = find_images(config.images) if config.images else []
+        device = start_torch(config.runtime, config.device)
+        model = trained.load_model(device)
+        splits = trained.config.load_splits()
+        images = _images(files, trained, splits)
+        yield f"images: {len(images)} of your own" if files else counts(splits)
+        if config.part is not None:
+            part = config.part.part(len(images), config.batch_size)
+            yield f"shard {config.part}: images {part.start} to {part.stop - 1} of {len(images)}"
+        for name, network in (("detector", model.detector), ("generator", model.generator)):
+            yield f"{name}: {sum(part.numel() for part in network.parameters()):,} parameters"
+        yield f"device: {device_name(device)}"
+
+
+COMMAND = Explain
 
 
 def _images(files: list[str], trained: TrainedRun, splits: Splits) -> ExplainedImages:

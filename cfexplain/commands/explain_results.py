@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Job
 from cfexplain.commands.second_detector import REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.files import write_csv

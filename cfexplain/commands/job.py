@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import logging
 import math
@@ -13,10 +12,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cfexplain.commands.base import Command, Job
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
 from cfexplain.files import finite
@@ -29,62 +27,40 @@ from cfexplain.runs.lookup import point_latest
 log = logging.getLogger("cfexplain")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a command writes to."""
-
-    folder: RunFolder
-    reporter: Reporter
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Note the part's duration in run.json."""
-        started = time.monotonic()
-        yield
-        timings = self.folder.record["timings_seconds"] | {part: round(time.monotonic() - started, 3)}
-        self.folder.update(timings_seconds=timings)
-
-    def note(self, text: str) -> None:
-        """A caveat: said now, and kept in run.json beside the numbers."""
-        if text not in self.folder.record["warnings"]:
-            self.folder.update(warnings=[*self.folder.record["warnings"], text])
-            self.reporter.say(f"note: {text}")
-
-
-def run_job(command: str, build: Callable[[], Any], config_yaml: str, folder: Path, argv: list[str]) -> float:
+def run_job(name: str, build: Callable[[], Command], config_yaml: str, folder: Path, argv: list[str]) -> float:
     """Run and record. Returns the headline metric for a sweeper, nan where the run failed; never raises but to stop.
 
-    build: gives the command's config; its mistakes are the job's mistakes, so that a sweep's other jobs still run.
+    build: gives the command; mistakes in its config are the job's mistakes, so that a sweep's other jobs still run.
     """
     logging.raiseExceptions = False  # a full disk is said in one line, not with a traceback for each line of the log
     run = RunFolder(folder)
     try:
         claim_run_folder(folder)
-        run.begin(command, argv, config_yaml, seed=None)
+        run.begin(name, argv, config_yaml, seed=None)
     except (CfexplainError, OSError) as error:  # the folder is another process's, or full: leave its record alone
         complain(reason(error, folder))
         return math.nan
     try:
         with stop_on_signals():
-            return _recorded(importlib.import_module(f"cfexplain.commands.{command}"), build, run)
+            return _recorded(build, run)
     finally:
         let_go(folder)
 
 
-def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
+def _recorded(build: Callable[[], Command], run: RunFolder) -> float:
     started = time.monotonic()
     reporter, as_json, output_root = Reporter(sys.stdout, run.path / "history.jsonl"), False, None
-    metrics: dict[str, float | str] = {}
+    command, metrics = None, {}
     status, code, stop = "failed", 1, None
     try:
-        config = build()
-        as_json, output_root = config.json, Path(config.output_root)
+        command = build()
+        as_json, output_root = command.config.json, Path(command.config.output_root)
         if as_json:
             reporter.stream = sys.stderr
         job = Job(folder=run, reporter=reporter)
         log.info("%s", " ".join(run.record["argv"]))
         with warnings_as_notes(job):
-            metrics = module.run(config, job)
+            metrics = command.run(job)
         status, code = "done", 0
     except Interrupted as error:
         status, code, stop = "interrupted", error.exit_code, KeyboardInterrupt()
@@ -118,13 +94,13 @@ def _recorded(module: Any, build: Callable[[], Any], run: RunFolder) -> float:
         finish_live(run.path)
     if code == 0 and output_root is not None:
         point_latest(output_root, run.record["command"], run.path)
-    _say_end(reporter, module, run, metrics, seconds)
+    _say_end(reporter, command, run, metrics, seconds)
     if as_json:
         result = {"status": status, "exit_code": code, "run": str(run.path), "metrics": finite(metrics)}
         print(json.dumps(result), flush=True)
     if stop is not None:
         raise stop  # Hydra lets these pass, so that a sweep starts no further job
-    return float(metrics.get(module.HEADLINES[0], math.nan))
+    return float(metrics.get(command.headlines[0], math.nan)) if command is not None else math.nan
 
 
 def reason(error: Exception, folder: Path) -> str:
@@ -137,18 +113,19 @@ def reason(error: Exception, folder: Path) -> str:
 
 
 def _say_end(
-    reporter: Reporter, module: Any, run: RunFolder, metrics: dict[str, float | str], seconds: float
+    reporter: Reporter, command: Command | None, run: RunFolder, metrics: dict[str, float | str], seconds: float
 ) -> None:
     """Status, headline numbers, wall time, folder, next command: also after a failure."""
     status = run.record["status"]
-    numbers = " ".join(f"{key} {as_text(metrics[key])}" for key in module.HEADLINES if key in metrics)
+    keys = [key for key in command.headlines if key in metrics] if command is not None else []
+    numbers = " ".join(f"{key} {as_text(metrics[key])}" for key in keys)
     reporter.say(f"{status} in {as_clock(seconds)}{'; ' + numbers if numbers else ''}")
     reporter.say(f"folder: {run.path}")
     if status == "interrupted":
         words = [word for word in run.record["argv"] if not word.startswith("run_dir=")]
         reporter.say(f"to continue: {shlex.join([*words, f'run_dir={run.path}'])}")
-    elif status == "done" and (following := module.next_command(run.path, metrics)):
-        reporter.say(f"next: {following}")
+    elif status == "done":
+        reporter.say(f"next: {command.next_command(run.path, metrics)}")
     elif status == "failed":
         reporter.say(f"log: {run.path / 'cfexplain.log'}")
 

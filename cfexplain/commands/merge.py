@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import config as configs
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Job
 from cfexplain.errors import DataError
 from cfexplain.files import read_json
 from cfexplain.inspection.saved import SavedInspections

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from cfexplain.commands.adopt import adopt
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Job
 from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.commands.trained_run import load_detector
 from cfexplain.detectors.base import build_detector, Detector

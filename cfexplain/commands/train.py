@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cfexplain.commands.adopt import adopted
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.ranks.place import joined_at, torchrun_place
 from cfexplain.commands.ranks.watched import run_ranks
 from cfexplain.commands.stages import train_detector, train_generator
@@ -16,12 +16,11 @@ from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.data.splits import role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
-from cfexplain.engine.runtime import check_device, device_name, start_torch
+from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.files import write_csv
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
-from cfexplain.reporting.console import Reporter
 from cfexplain.reporting.grids import preview_grid, write_picture
 from cfexplain.reporting.live import LivePage
 from cfexplain.reporting.split import split_rows
@@ -29,32 +28,51 @@ from cfexplain.reporting.tensorboard import TensorBoard
 from cfexplain.runs.folder import check_free_space
 from cfexplain.types import ImageSet, Splits
 
-__all__ = ["CONFIG", "HEADLINES", "check_device", "dry_run", "next_command", "run", "slug"]
-HEADLINES = ("detector_auroc",)
 NUM_RESAMPLES = 1000  # of the intervals of the detector's AuROC
 NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
 PICTURES_MB = 5
-CONFIG = TrainConfig
 
 
-def slug(config: TrainConfig) -> str:
-    return config.slug
+class Train(Command):
+    """Data, detector, generator of counterfactuals."""
+
+    config_type = TrainConfig
+    headlines = ("detector_auroc",)
+    config: TrainConfig
+
+    @property
+    def slug(self) -> str:
+        return self.config.slug
+
+    def next_command(self, folder: Path, metrics: dict[str, float | str]) -> str:
+        if (folder / "checkpoints" / "generator.pt").exists():
+            return f"cfexplain explain run={folder}"
+        return f"the same command with stage=generator run_dir={folder}"
+
+    def run(self, job: Job) -> dict[str, float | str]:
+        config = self.config
+        if (place := torchrun_place()) is not None:
+            with joined_at(place, config.runtime, config.device) as (device, ranks):
+                return train_run(config, job, device, ranks)
+        if config.runtime.processes > 1:
+            return run_ranks(job, config.runtime.processes)
+        device = start_torch(config.runtime, config.device)
+        return train_run(config, job, device, ALONE)
+
+    def plan(self) -> Iterator[str]:
+        """Loads the data and builds the networks."""
+        config = self.config
+        device = start_torch(config.runtime, config.device)
+        splits = config.load_splits()
+        yield from roles(splits)
+        for name, count in _num_parameters(config, splits).items():
+            yield f"{name}: {count:,} parameters"
+        if not config.detector.is_trained:
+            yield adopted(config, splits, device).said
+        yield f"device: {device_name(device)}"
 
 
-def next_command(folder: Path, metrics: dict[str, float | str]) -> str:
-    if (folder / "checkpoints" / "generator.pt").exists():
-        return f"cfexplain explain run={folder}"
-    return f"the same command with stage=generator run_dir={folder}"
-
-
-def run(config: TrainConfig, job: Job) -> dict[str, float | str]:
-    if (place := torchrun_place()) is not None:
-        with joined_at(place, config.runtime, config.device) as (device, ranks):
-            return train_run(config, job, device, ranks)
-    if config.runtime.processes > 1:
-        return run_ranks(job, config.runtime.processes)
-    device = start_torch(config.runtime, config.device)
-    return train_run(config, job, device, ALONE)
+COMMAND = Train
 
 
 def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks) -> dict[str, float | str]:
@@ -64,7 +82,8 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
     job.reporter.watchers = [LivePage(job.folder.path), *boards]
     with job.timed("data"):
         splits = config.load_splits()
-    _say_roles(job.reporter, splits)
+    for line in roles(splits):
+        job.reporter.say(line)
     check_free_space(job.folder.path, _wanted_mb(config, splits))
     write_csv(job.folder.path / "split.csv", split_rows(splits))
     write_picture(job.folder.images / "data_preview.png", preview_grid(splits, config.num_grid_images))
@@ -82,36 +101,11 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
     return metrics
 
 
-def dry_run(config: TrainConfig, planned: Path) -> int:
-    """Load the data and build the networks; write nothing."""
-    reporter = Reporter(sys.stderr if config.json else sys.stdout, history=None)
-    device = start_torch(config.runtime, config.device)
-    splits = config.load_splits()
-    _say_roles(reporter, splits)
-    for name, count in _num_parameters(config, splits).items():
-        reporter.say(f"{name}: {count:,} parameters")
-    if not config.detector.is_trained:
-        reporter.say(adopted(config, splits, device).said)
-    reporter.say(f"device: {device_name(device)}")
-    reporter.say(f"folder (not made): {planned}")
-    return 0
-
-
-def _say_roles(reporter: Reporter, splits: Splits) -> None:
+def roles(splits: Splits) -> Iterator[str]:
     """What the images are used for: of a set of many classes the counts, of a folder each group."""
-    reporter.say(counts(splits))
+    yield counts(splits)
     if splits.factors is None:
-        for line in role_lines(splits):
-            reporter.say(f"  {line}")
-
-
-def counts(splits: Splits) -> str:
-    parts = {
-        "train": splits.train, "held out": splits.held_out, "exposure": splits.exposure,
-        "test normal": splits.test_normals, "test anomalous": splits.test_anomalies,
-    }
-    sizes = ", ".join(f"{name} {0 if part is None else len(part)}" for name, part in parts.items())
-    return f"images: {sizes}; {'x'.join(map(str, splits.image_shape))}"
+        yield from (f"  {line}" for line in role_lines(splits))
 
 
 def _num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from rich.progress import Progress, TaskID
-
 from cfexplain.files import append_json_line, read_json_lines, write_json_lines
 from cfexplain.types import Tick
 
@@ -56,8 +54,8 @@ class Reporter:
         self._clock = clock
         self._stage = ""
         self._stage_started = (0.0, 0)  # time and step of the stage's first tick
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress: Any = None  # rich's Progress, once there is a bar
+        self._task: Any = None
 
     def __call__(self, tick: Tick) -> None:
         if tick.stage != self._stage:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import config as configs
-from cfexplain.commands.job import Job, reason, warnings_as_notes
+from cfexplain.commands.base import Job
+from cfexplain.commands.job import reason, warnings_as_notes
 from cfexplain.commands.ranks.place import joined_at, Place
 from cfexplain.commands.stages import follow
 from cfexplain.commands.train import train_run

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import cfexplain
-from cfexplain.commands.job import Job
+from cfexplain.commands.base import Job
 from cfexplain.engine import stopping
 from cfexplain.errors import CfexplainError, Interrupted
 from cfexplain.files import read_json, SCHEMA_VERSION

@@ -1,0 +1,103 @@
+"""What a command is: a typed config, a run in a folder of its own, and what it would do, said without doing it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cfexplain.reporting.console import Reporter
+from cfexplain.runs.folder import RunFolder
+from cfexplain.types import Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a command writes to."""
+
+    folder: RunFolder
+    reporter: Reporter
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note the part's duration in run.json."""
+        started = time.monotonic()
+        yield
+        timings = self.folder.record["timings_seconds"] | {part: round(time.monotonic() - started, 3)}
+        self.folder.update(timings_seconds=timings)
+
+    def note(self, text: str) -> None:
+        """A caveat: said now, and kept in run.json beside the numbers."""
+        if text not in self.folder.record["warnings"]:
+            self.folder.update(warnings=[*self.folder.record["warnings"], text])
+            self.reporter.say(f"note: {text}")
+
+
+class Command(ABC):
+    """One command with the config that it was given; commands/<name>.py names its type COMMAND.
+
+    config_type: conf/<name>.yaml, typed.
+    headlines:   keys of metrics.json that are said at the end; a sweeper optimises the first.
+    makes_run:   False for what reads runs and makes none: then `show` does it.
+    """
+
+    config_type: ClassVar[type]
+    headlines: ClassVar[tuple[str, ...]]
+    makes_run: ClassVar[bool] = True
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @classmethod
+    def of(cls, config: Any) -> Command:
+        """The command that a config asks for, where one name stands for several."""
+        return cls(config)
+
+    @property
+    @abstractmethod
+    def slug(self) -> str:
+        """Name of the folder of its runs."""
+
+    @abstractmethod
+    def run(self, job: Job) -> dict[str, float | str]:
+        """Do it; the metrics."""
+
+    @abstractmethod
+    def plan(self) -> Iterator[str]:
+        """What a dry run says, a line each: whatever can be wrong is found on the way."""
+
+    def next_command(self, folder: Path, metrics: dict[str, float | str]) -> str:
+        """What to type after a run in `folder`."""
+        return f"open {folder / 'report.html'}"
+
+    def show(self) -> int:
+        """Exit code of a command that makes no run."""
+        raise AssertionError(f"{type(self).__name__} makes a run")
+
+    def dry_run(self, planned: Path) -> int:
+        """Check all that a run needs and say it; `planned`: the folder that is not made."""
+        reporter = Reporter(sys.stderr if self.config.json else sys.stdout, history=None)
+        for line in self.plan():
+            reporter.say(line)
+        reporter.say(f"folder (not made): {planned}")
+        return 0
+
+
+def command_named(name: str) -> type[Command]:
+    return importlib.import_module(f"cfexplain.commands.{name}").COMMAND
+
+
+def counts(splits: Splits) -> str:
+    """How many images are used for what, in one line."""
+    parts = {
+        "train": splits.train, "held out": splits.held_out, "exposure": splits.exposure,
+        "test normal": splits.test_normals, "test anomalous": splits.test_anomalies,
+    }
+    sizes = ", ".join(f"{name} {0 if part is None else len(part)}" for name, part in parts.items())
+    return f"images: {sizes}; {'x'.join(map(str, splits.image_shape))}"
