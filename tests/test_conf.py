@@ -21,7 +21,7 @@ COMMAND_OF = {"metric": "evaluate"}
 
 def built(command: str, *overrides: str):
     (cfg,) = compose.compositions(parse(command, list(overrides)))
-    return config.build_root(cfg, importlib.import_module(f"cfexplain.commands.{command}").CONFIG)
+    return config.build_root(cfg, importlib.import_module(f"cfexplain.commands.{command}").COMMAND.config_type)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(pair) for pair in OPTIONS])
@@ -49,7 +49,7 @@ def test_the_root_has_exactly_the_fields_of_its_dataclass(command):
     files = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]
     included = [yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in files]
     keys = {name for name in groups if not name.startswith("override ")} | set(values).union(*included)
-    root = importlib.import_module(f"cfexplain.commands.{command}").CONFIG
+    root = importlib.import_module(f"cfexplain.commands.{command}").COMMAND.config_type
     assert keys == {field.name for field in fields(root)}
 
 

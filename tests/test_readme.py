@@ -32,7 +32,7 @@ def test_it_composes(args):
     from cfexplain import compose, config
     from cfexplain.command_line import parse
 
-    root = importlib.import_module(f"cfexplain.commands.{args[0]}").CONFIG
+    root = importlib.import_module(f"cfexplain.commands.{args[0]}").COMMAND.config_type
     line = parse(args[0], list(args[1:]))
     assert all(isinstance(config.build_root(node, root), root) for node in compose.compositions(line)), COMMANDS[args]
 
