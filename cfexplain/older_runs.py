@@ -8,6 +8,7 @@ from typing import Any
 MOVED = {  # target, or the start of one up to a dot
     **{f"cfexplain.data.{name}.": f"cfexplain.data.datasets.{name}."
        for name in ("cifar10", "cmnist", "folder", "glyphs", "gtsrb", "mnist", "mvtec")},
+    **{f"cfexplain.data.exposures.{name}.": "cfexplain.data.exposures.idx." for name in ("emnist", "fashion")},
     "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
     "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
     "cfexplain.explanation.spec.Fit": "cfexplain.explanation.objective.GeneratorTraining",

@@ -1,4 +1,4 @@
-"""Any images in an idx file, the format of MNIST and its kin."""
+"""28x28 images from idx files as exposure for MNIST's digits: letters, clothes, or any file of that form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
-from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.reading.idx import EMNIST_LETTERS, FASHION_IMAGES, idx_files, read_idx_images, read_idx_set
 from cfexplain.data.reading.raw_images import RawImages
 
 
@@ -18,3 +18,35 @@ class Idx(ExposureSpec):
 
     def pictures(self, request: ExposureRequest) -> RawImages:
         return exposure_images(read_idx_images(Path(self.images).expanduser()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emnist(ExposureSpec):
+    """Handwritten letters (Cohen et al., 2017), the usual exposure for MNIST.
+
+    root: folder that holds EMNIST/raw, packed or not; only a download writes there.
+    """
+
+    root: str
+    download: bool
+
+    def pictures(self, request: ExposureRequest) -> RawImages:
+        """Upright: the files hold them transposed."""
+        images, _ = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True, group="exposure")
+        return exposure_images(images.transpose(0, 2, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fashion(ExposureSpec):
+    """Clothes (Fashion-MNIST, Xiao et al., 2017): of MNIST's form and of another kind.
+
+    root: folder that holds FashionMNIST/raw, packed or not; of its files only the training images are read.
+    download: let torchvision fetch into root what is missing.
+    """
+
+    root: str
+    download: bool
+
+    def pictures(self, request: ExposureRequest) -> RawImages:
+        (path,) = idx_files(FASHION_IMAGES, self.root, self.download, is_train=True, group="exposure")
+        return exposure_images(read_idx_images(path))

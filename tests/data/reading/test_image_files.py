@@ -14,6 +14,7 @@ from PIL import Image
 from cfexplain.data.reading.image_files import find_image_files, read_image
 from cfexplain.data.reading.image_files import read_mask
 from cfexplain.errors import DataError
+from tests.conftest import ROOT
 
 SIDE = 16
 GREY = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
@@ -204,7 +205,7 @@ def test_no_permission_is_said(tmp_path):
         "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
         "try: read_image(Path('x.png'), (1, 16, 16))\nexcept DataError as error: print(error)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.strip() == "no permission to read x.png.", done.stderr
 

@@ -15,9 +15,9 @@ from PIL import Image
 from cfexplain.data.reading import image_cache
 from cfexplain.data.reading.image_cache import CachedImages, mapped_images
 from cfexplain.errors import DataError
+from tests.conftest import ROOT
 
 SHAPE = (3, 16, 16)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

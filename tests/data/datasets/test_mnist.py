@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.data.exposures.emnist import Emnist
-from cfexplain.data.exposures.idx import Idx
+from cfexplain.data.exposures.idx import Emnist, Idx
 from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.datasets.mnist import Mnist
 from cfexplain.errors import DataError

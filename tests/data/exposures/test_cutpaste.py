@@ -1,7 +1,6 @@
 """CutPaste: what is pasted, how much changes and where, scaling, seeds."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from cfexplain.config import build
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.exposures.cutpaste import jittered, paste
 from cfexplain.errors import ConfigError
+from tests.conftest import ROOT
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "exposure" / "cutpaste.yaml"
+CONF = ROOT / "conf" / "exposure" / "cutpaste.yaml"
 
 
 def spec(**changes):

@@ -15,9 +15,10 @@ from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.datasets.mvtec import Mvtec
 from cfexplain.errors import DataError
+from tests.conftest import ROOT
 
 NOTHING = Nothing(limit=None, seed=0)
-CONF = Path(__file__).parents[2] / "conf/dataset"
+CONF = ROOT / "conf/dataset"
 
 
 @pytest.fixture

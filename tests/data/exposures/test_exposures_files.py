@@ -12,7 +12,7 @@ from PIL import Image
 from cfexplain.data.exposures import omniglot
 from cfexplain.data.exposures.base import ExposureRequest
 from cfexplain.data.exposures.cifar100 import Cifar100
-from cfexplain.data.exposures.fashion import Fashion
+from cfexplain.data.exposures.idx import Fashion
 from cfexplain.data.exposures.omniglot import Omniglot, to_mnist_form
 from cfexplain.data.reading.idx import read_idx_images
 from cfexplain.errors import DataError

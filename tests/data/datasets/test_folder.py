@@ -20,10 +20,11 @@ from cfexplain.data.datasets.folder import Folder
 from cfexplain.data.splits import role_lines, role_table
 from cfexplain.errors import DataError
 from cfexplain.types import Augmentation
+from tests.conftest import ROOT
 from tests.data.folders import SIDE, draw
 
 NOTHING = Nothing(limit=None, seed=0)
-CONF = Path(__file__).parents[2] / "conf"
+CONF = ROOT / "conf"
 
 
 def check_pixels(root: Path, images) -> None:

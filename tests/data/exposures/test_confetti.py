@@ -1,7 +1,6 @@
 """Confetti: the blurred square against a plain Gaussian filter, what changes and what does not, scaling, seeds."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from scipy.ndimage import gaussian_filter
 from cfexplain.config import build
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec
 from cfexplain.data.exposures.confetti import blurred_square
+from tests.conftest import ROOT
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "exposure" / "confetti.yaml"
+CONF = ROOT / "conf" / "exposure" / "confetti.yaml"
 
 
 def spec(**changes):

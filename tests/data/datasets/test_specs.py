@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,8 +16,9 @@ from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.data.datasets.gtsrb import Gtsrb
 from cfexplain.data.datasets.mnist import Mnist
 from cfexplain.data.datasets.mvtec import Mvtec
+from tests.conftest import ROOT
 
-CONF = Path(__file__).parents[2] / "conf" / "dataset"
+CONF = ROOT / "conf" / "dataset"
 SPECS = [Glyphs, Mnist, Cmnist, Cifar10, Gtsrb, Mvtec, Folder]
 
 
