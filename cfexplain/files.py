@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -125,15 +125,26 @@ def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One line a row, columns in the order of the first row's keys; rows may be made while they are written."""
+    """One line a row, columns in the order of the first row's keys."""
+    with writing_csv(path) as write:
+        write(rows)
+
+
+@contextmanager
+def writing_csv(path: Path) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
+    """Gives a function that writes further rows, as write_csv does; the file is there when all are written."""
     with replacing(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row)
+        writer = csv.DictWriter(text, fieldnames=[], lineterminator="\n")
+
+        def write(rows: Iterable[Mapping[str, Any]]) -> None:
+            for row in rows:
+                if not writer.fieldnames:
+                    writer.fieldnames = list(row)
+                    writer.writeheader()
+                writer.writerow(row)
+
+        yield write
         text.flush()
         text.detach()
 

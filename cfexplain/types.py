@@ -180,6 +180,13 @@ class Explanations:
     def num_concepts(self) -> int:
         return self.images.shape[2]
 
+    def select(self, indices: Tensor) -> Explanations:
+        """Of the sources at (M,) int64 indices, in that order."""
+        return replace(
+            self, sources=self.sources.select(indices), images=self.images[indices], logits=self.logits[indices],
+            source_logits=self.source_logits[indices],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
 from cfexplain.inspection.changes import place_of, VISIBLE
@@ -68,42 +66,12 @@ class ConceptAtlas:
     sample_counterfactuals: Tensor
 
 
-def build_atlas(inspections: Iterable[Inspection]) -> ConceptAtlas:
-    """At least one batch; of any sizes, only the order of the images matters."""
-    batches = iter(inspections)
-    first = next(batches)
-    sums, sample = _Sums(first), Sample(first)
-    for batch in chain([first], batches):
-        sums.add(batch)
-        sample.add(batch)
-    images, counterfactuals = sample.pictures()
-    directions = edit_directions(images, counterfactuals)
-    num_concepts = first.explanations.num_concepts
-    accuracy, chance = concept_accuracy(directions), 1 / num_concepts
-    margin = accuracy_margin(num_concepts, len(directions))
-    overlap = (sums.cosines / max(sums.num_anomalies, 1)).float()
-    return ConceptAtlas(
-        num_images=sums.num_images,
-        num_anomalies=sums.num_anomalies,
-        concepts=tuple(
-            sums.summary(concept, medoids(directions[:, concept], sample.best_rows(concept)))
-            for concept in range(num_concepts)
-        ),
-        overlap=overlap,
-        accuracy=accuracy,
-        chance=chance,
-        margin=margin,
-        warning=_warning(accuracy, chance, margin, overlap),
-        sample_ids=tuple(sample.ids),
-        sample_images=images,
-        sample_counterfactuals=counterfactuals,
-    )
-
-
-class _Sums:
-    """What adds up over images, in float64."""
+class AtlasBuilder:
+    """What adds up over images, in float64, and a sample of them. Batches of any sizes: only the order matters."""
 
     def __init__(self, like: Inspection) -> None:
+        """like: an inspection of the images to come, whose sizes count."""
+        self.sample = Sample(like)
         num_concepts, channels, height, width = like.explanations.counterfactuals.shape[1:]
         self.num_images = self.num_anomalies = 0
         self.verdicts = torch.zeros(num_concepts, len(VERDICTS), dtype=torch.long)
@@ -114,6 +82,7 @@ class _Sums:
         self.num_changed = torch.zeros(num_concepts, dtype=torch.long)  # images in which anything changes visibly
 
     def add(self, inspection: Inspection) -> None:
+        self.sample.add(inspection)
         codes = inspection.verdict_codes
         self.num_images += len(codes)
         self.verdicts += F.one_hot(codes, len(VERDICTS)).sum(dim=0)
@@ -139,7 +108,32 @@ class _Sums:
         self.changes += (edits * is_changed[:, None]).sum(dim=(2, 3)) / sizes.clamp_min(1)[:, None] / 255
         self.num_changed += sizes > 0
 
-    def summary(self, concept: int, examples: tuple[int, ...]) -> ConceptSummary:
+    def atlas(self) -> ConceptAtlas:
+        """Of what was added so far."""
+        images, counterfactuals = self.sample.pictures()
+        directions = edit_directions(images, counterfactuals)
+        num_concepts = len(self.repairs)
+        accuracy, chance = concept_accuracy(directions), 1 / num_concepts
+        margin = accuracy_margin(num_concepts, len(directions))
+        overlap = (self.cosines / max(self.num_anomalies, 1)).float()
+        return ConceptAtlas(
+            num_images=self.num_images,
+            num_anomalies=self.num_anomalies,
+            concepts=tuple(
+                self._summary(concept, medoids(directions[:, concept], self.sample.best_rows(concept)))
+                for concept in range(num_concepts)
+            ),
+            overlap=overlap,
+            accuracy=accuracy,
+            chance=chance,
+            margin=margin,
+            warning=_warning(accuracy, chance, margin, overlap),
+            sample_ids=tuple(self.sample.ids),
+            sample_images=images,
+            sample_counterfactuals=counterfactuals,
+        )
+
+    def _summary(self, concept: int, examples: tuple[int, ...]) -> ConceptSummary:
         counts, num_anomalies = self.verdicts[concept].tolist(), max(self.num_anomalies, 1)
         energy = (self.energies[concept] / num_anomalies).float()
         return ConceptSummary(

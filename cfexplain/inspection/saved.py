@@ -1,4 +1,6 @@
-"""inspections/00000.pt, 00001.pt, ...: what an explain run found, a file for each batch, as plain dicts of tensors.
+"""inspections/00000.pt, 00001.pt, ...: the explanations of an explain run, a file for each batch, as plain dicts.
+
+What was measured on them lies beside, in 00000-measured.pt, ...: metrics read the explanations alone.
 
 A batch is on disk before the next one starts, so memory stays flat, a run that was killed goes on with the batch it was
 at, and shards are merged by putting their files together.
@@ -48,13 +50,14 @@ class SavedInspections:
         path = self.folder / FOLDER / INDEX
         if path.exists() and {name: self.index.get(name) for name in values} == values:
             return
-        for file in self.files:
+        for file in (self.folder / FOLDER).glob("[0-9]*.pt"):
             file.unlink()
         write_json(path, values)
 
     @property
     def files(self) -> list[Path]:
-        return sorted((self.folder / FOLDER).glob("[0-9]*.pt"))
+        """Of the explanations."""
+        return sorted((self.folder / FOLDER).glob("[0-9]*[0-9].pt"))
 
     def path(self, number: int) -> Path:
         return self.folder / FOLDER / f"{number:05d}.pt"
@@ -64,31 +67,45 @@ class SavedInspections:
         if not self.path(number).exists():
             return False
         try:
-            checkpoint.load(self.path(number), self.remedy)
+            self._inspection(self.path(number))
         except DataError:
             return False
         return True
 
     def save(self, number: int, inspection: Inspection) -> None:
         explanations, sources = inspection.explanations, inspection.explanations.sources
-        checkpoint.save(self.path(number), {
+        path = self.path(number)
+        checkpoint.save(_measured(path), {name: _plain(getattr(inspection, name)) for name in MEASURED})
+        checkpoint.save(path, {
             "sources": {name: _plain(getattr(sources, name)) for name in SOURCES},
             "explanations": {name: _plain(getattr(explanations, name)) for name in EXPLANATIONS},
-            "inspection": {name: _plain(getattr(inspection, name)) for name in MEASURED},
         })
 
     def adopt(self, file: Path) -> None:
         """Another run's batch under the same number, whole or not at all."""
-        with file.open("rb") as other, replacing(self.folder / FOLDER / file.name) as copy:
-            shutil.copyfileobj(other, copy)
+        for part in filter(Path.exists, (_measured(file), file)):
+            with part.open("rb") as other, replacing(self.folder / FOLDER / part.name) as copy:
+                shutil.copyfileobj(other, copy)
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(_explanations_in(file, self._load(file), self.remedy).sources) for file in self.files)
 
     def __iter__(self) -> Iterator[Inspection]:
-        for file in self.files:
-            values = checkpoint.load(file, self.remedy)
-            try:
-                yield _inspection(values)
-            except (KeyError, TypeError) as error:
-                raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
+        return map(self._inspection, self.files)
+
+    def _load(self, file: Path) -> dict[str, Any]:
+        return checkpoint.load(file, self.remedy)
+
+    def _inspection(self, file: Path) -> Inspection:
+        values = self._load(file)
+        explanations = _explanations_in(file, values, self.remedy)
+        # Runs of earlier versions have both in one file.
+        measured = values["inspection"] if "inspection" in values else self._load(_measured(file))
+        try:
+            return Inspection(explanations=explanations, **{name: _restored(measured[name]) for name in MEASURED})
+        except KeyError as error:
+            raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
 
     def explanations(self) -> Explanations:
         """Of all batches, for metrics. DataError where they are a part only, or of images without metrics."""
@@ -103,7 +120,7 @@ class SavedInspections:
                 f"{self.folder} is shard {shard['index']}/{shard['num_shards']}, and metrics need all images; merge "
                 f"the {shard['num_shards']} shards first: {command}"
             )
-        return joined([inspection.explanations for inspection in self])
+        return joined([_explanations_in(file, self._load(file), self.remedy) for file in self.files])
 
 
 def joined(parts: list[Explanations]) -> Explanations:
@@ -129,8 +146,17 @@ def _plain(value: Tensor | tuple[str, ...] | float | None) -> Any:
     return value.clone() if hasattr(value, "clone") else value
 
 
-def _inspection(values: dict[str, Any]) -> Inspection:
-    sources, measured = values["sources"], values["inspection"]
-    source_set = ImageSet(**{name: tuple(value) if name == "ids" else value for name, value in sources.items()})
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()}
-    return Inspection(explanations=Explanations(sources=source_set, **values["explanations"]), **lists)
+def _restored(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _measured(file: Path) -> Path:
+    return file.with_stem(f"{file.stem}-measured")
+
+
+def _explanations_in(file: Path, values: dict[str, Any], remedy: str) -> Explanations:
+    try:
+        sources = ImageSet(**{name: _restored(value) for name, value in values["sources"].items()})
+        return Explanations(sources=sources, **values["explanations"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({error}); {remedy}") from error

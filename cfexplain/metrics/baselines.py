@@ -105,10 +105,7 @@ def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanatio
     if num_sources <= num_images:
         return explanations
     drawn = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))[:num_images].sort().values
-    return replace(
-        explanations, sources=explanations.sources.select(drawn), images=explanations.images[drawn],
-        logits=explanations.logits[drawn], source_logits=explanations.source_logits[drawn],
-    )
+    return explanations.select(drawn)
 
 
 def _in_place_of(own: Explanations, images: Tensor, inputs: MetricInputs) -> Explanations:

@@ -6,6 +6,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -29,7 +30,7 @@ class Pen:
 
     def text(self, x: float, y: float, text: str, size: int, colour: Colour, width: float) -> float:
         """Broken into lines no wider than `width`."""
-        font = ImageFont.load_default(size)
+        font = font_of(size)
         for line in broken(printable(text), font, width):
             self.draw.text((x, y), line, colour, font)
             y += round(size * LINE_HEIGHT)
@@ -57,7 +58,7 @@ def draw_way(
     def height(logit: float) -> float:
         return top + PLOT_HEIGHT * (high + margin - logit) / (high - low + 2 * margin)
 
-    small, limit = ImageFont.load_default(12), TONES["fails"]
+    small, limit = font_of(12), TONES["fails"]
     taken = [height(threshold)]
     for score in TICKS:
         y = height(float(np.log(score / (1 - score))))
@@ -88,7 +89,7 @@ def draw_position(pen: Pen, left: float, top: float, before: float, after: float
 
     limit: the share at the threshold.
     """
-    small = ImageFont.load_default(12)
+    small = font_of(12)
     start, width, y = left + 10, PLOT_WIDTH - 20, top + 26
     pen.draw.line((start, y, start + width, y), MUTED, 2)
     x = start + width * limit
@@ -120,12 +121,19 @@ def printable(text: str) -> str:
     return "".join(letter for letter in plain if not unicodedata.combining(letter)).encode("ascii", "replace").decode()
 
 
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's built-in one."""
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=1000)  # most lines of a card stand on every card, and to measure them takes longer than to draw them
 def broken(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Lines no wider than `width`; a word that is wider by itself is cut."""
     lines, line = [], ""
     for word in text.split(" "):
         candidate = f"{line} {word}" if line else word
-        if font.getlength(candidate) > width and line:
+        if line and font.getlength(candidate) > width:
             lines.append(line)
             candidate = word
         while font.getlength(candidate) > width and len(candidate) > 1:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cfexplain.inspection.base import Inspection, NUM_WAY_STEPS, Verdict
 from cfexplain.inspection.repair import way_images
 from cfexplain.reporting.card_content import card_content, CardContent, ConceptContent
-from cfexplain.reporting.card_plots import draw_position, draw_way, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES
+from cfexplain.reporting.card_plots import (
+    draw_position, draw_way, font_of, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES,
+)
 from cfexplain.reporting.card_tiles import card_tiles
 from cfexplain.reporting.grids import INK, PAPER, signed_difference
 from cfexplain.reporting.verdict_words import logit_words, WORDS
@@ -73,7 +75,7 @@ def _draw_head(pen: Pen, content: CardContent, tiles: dict[str, np.ndarray]) -> 
 def _draw_verdict(pen: Pen, top: float, number: int, concept: ConceptContent) -> float:
     words, heading = WORDS[concept.verdict], f"Concept {number}: "
     pen.text(MARGIN, top, heading, 20, INK, INNER)
-    left = MARGIN + ImageFont.load_default(20).getlength(heading)
+    left = MARGIN + font_of(20).getlength(heading)
     y = pen.text(left, top, words.label, 20, TONES[words.tone], INNER)
     of = f" It is concept {concept.duplicate_of}." if concept.verdict == Verdict.duplicate else ""
     return pen.text(MARGIN, y + 4, words.meaning + of, 15, INK, INNER)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -50,42 +52,50 @@ class Section:
     pictures: Sequence[tuple[str, Image]]
 
 
+class InspectorItems:
+    """What the page holds of each image, one after another in a temporary file: its head tells of all of them.
+
+    class_names: empty for one's own images. num_images: how many there will be.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], num_images: int) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)
+        self.counts: Counter[str] = Counter()  # of the verdicts
+        self.layout: dict[str, Any] = {}
+        self._class_names, self._num_images, self._num_written = class_names, num_images, 0
+
+    def add(self, inspection: Inspection, sentences: Sequence[Sequence[str]]) -> None:
+        """sentences: of each image."""
+        self.counts.update(VERDICTS[code].value for code in inspection.verdict_codes.flatten().tolist())
+        classes = inspection.explanations.sources.classes
+        for index, said in enumerate(sentences):
+            tiles = card_tiles(inspection, index)
+            self.layout = self.layout or _layout(inspection, tiles, self._num_images)
+            content = card_content(inspection, index, said, class_name(int(classes[index]), self._class_names))
+            self.file.write(_item(content, sprite(tiles, self.layout["lossless"])).encode())
+            if self._num_written < NUM_STILLS:
+                self.file.write(_still(content, tiles).encode())
+            self._num_written += 1
+
+
 def write_inspector(
-    file: Path, title: str, facts: Mapping[str, object], counts: Mapping[str, int], inspections: Iterable[Inspection],
-    sentences: Callable[[Inspection, int], Sequence[str]], class_names: Sequence[str], *, false_alarm_rate: float,
-    metrics: Mapping[str, float | str], meanings: Meanings, notes: Sequence[str] = (), sections: Sequence[Section] = (),
-    reported: Mapping[str, float] = NOTHING,
+    file: Path, title: str, facts: Mapping[str, object], counts: Mapping[str, int], items: InspectorItems, *,
+    false_alarm_rate: float, metrics: Mapping[str, float | str], meanings: Meanings, notes: Sequence[str] = (),
+    sections: Sequence[Section] = (), reported: Mapping[str, float] = NOTHING,
 ) -> None:
     """facts: what a reader must know first: trained model, detector, threshold and its rule.
 
     counts: verdict -> how many of all images under all concepts have it, as in samples.csv; AssertionError where the
-    inspections say otherwise. class_names: empty for one's own images. false_alarm_rate: Reference's.
-    metrics, meanings, reported: as in html.write_report. notes: caveats.
+    items say otherwise. false_alarm_rate: Reference's. metrics, meanings, reported: as in html.write_report.
+    notes: caveats.
     """
-    counted: Counter[str] = Counter()
-    layout: dict[str, Any] = {}
-    num_written = 0
-    with replacing(file) as out:
+    assert items.counts == Counter(counts), f"verdicts counted {dict(items.counts)}, given {dict(counts)}"
+    with items.file, replacing(file) as out:
         out.write(_head(title, facts, counts, metrics_table(metrics, meanings, reported) if metrics else "", notes,
                         sections).encode())
-        for inspection in inspections:
-            counted.update(VERDICTS[code].value for code in inspection.verdict_codes.flatten().tolist())
-            classes = inspection.explanations.sources.classes
-            for index in range(len(classes)):
-                tiles = card_tiles(inspection, index)
-                layout = layout or _layout(inspection, tiles, _num_images(counts, inspection))
-                content = card_content(inspection, index, sentences(inspection, index),
-                                       class_name(int(classes[index]), class_names))
-                out.write(_item(content, sprite(tiles, layout["lossless"])).encode())
-                if num_written < NUM_STILLS:
-                    out.write(_still(content, tiles).encode())
-                num_written += 1
-        assert counted == Counter(counts), f"verdicts counted {dict(counted)}, given {dict(counts)}"
-        out.write(_tail(title, false_alarm_rate, layout).encode())
-
-
-def _num_images(counts: Mapping[str, int], inspection: Inspection) -> int:
-    return sum(counts.values()) // inspection.explanations.num_concepts
+        items.file.seek(0)
+        shutil.copyfileobj(items.file, out)
+        out.write(_tail(title, false_alarm_rate, items.layout).encode())
 
 
 def _layout(inspection: Inspection, tiles: Mapping[str, np.ndarray], num_images: int) -> dict[str, Any]:

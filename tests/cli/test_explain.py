@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cfexplain.cli import main
-from cfexplain.commands.explain_results import card_name
+from cfexplain.reporting.chosen_pictures import card_name
 from cfexplain.inspection.base import VERDICTS
 from tests.conftest import TINY, run_cfexplain
 

@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cfexplain.inspection.atlas import Sample, accuracy_margin, build_atlas, concept_accuracy, medoids
+from cfexplain.inspection.atlas import AtlasBuilder, Sample, accuracy_margin, concept_accuracy, medoids
 from cfexplain.inspection.base import VERDICTS, Inspection, Verdict
 from cfexplain.types import Explanations
 from tests.inspection.formulas import image_set
 
 OK, FAILED, NORMAL = (VERDICTS.index(v) for v in (Verdict.ok, Verdict.not_flipped, Verdict.already_normal))
+
+
+def build_atlas(inspections):
+    first, *others = inspections
+    builder = AtlasBuilder(first)
+    for inspection in (first, *others):
+        builder.add(inspection)
+    return builder.atlas()
 
 
 def planted(count, seed=0, same=False, marked=False) -> Inspection:

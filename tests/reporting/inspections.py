@@ -1,10 +1,13 @@
 """Made-up inspections: random pictures, and verdicts that follow from the logits."""
 
+from pathlib import Path
+
 import torch
 
 from cfexplain.inspection.base import NUM_WAY_STEPS, Inspection
 from cfexplain.inspection.verdicts import verdict_codes
 from cfexplain.inspection.repair import blended
+from cfexplain.reporting.inspector import InspectorItems
 from cfexplain.types import Explanations, ImageSet
 
 ALTERATIONS = ("png", "jpeg", "shift", "blur", "second_detector")
@@ -50,6 +53,17 @@ def make_inspection(
         heatmaps=torch.rand(num_images, *shape[1:], generator=rng) * 2 - 1,
         nearest=_smooth((num_images,), shape, rng), nearest_ids=tuple(f"train/{i:05d}" for i in range(num_images)),
     )
+
+
+def sentence(inspection: Inspection, index: int) -> list[str]:
+    return [f"Sentence on {inspection.explanations.sources.ids[index]}."]
+
+
+def items_of(folder: Path, inspections, class_names, sentences=sentence, num_images: int = 1) -> InspectorItems:
+    items = InspectorItems(folder, class_names, num_images)
+    for inspection in inspections:
+        items.add(inspection, [sentences(inspection, index) for index in range(len(inspection.nearest_ids))])
+    return items
 
 
 def _smooth(counts: tuple[int, ...], shape: tuple[int, int, int], rng: torch.Generator) -> torch.Tensor:

@@ -18,7 +18,7 @@ from cfexplain.inspection.base import VERDICTS
 from cfexplain.reporting.card_tiles import card_tiles, heatmap
 from cfexplain.reporting.inspector import NUM_STILLS, Section, write_inspector
 from cfexplain.reporting.verdict_words import logit_words
-from tests.reporting.inspections import FALSE_ALARM_RATE, make_inspection
+from tests.reporting.inspections import FALSE_ALARM_RATE, items_of, make_inspection, sentence
 
 
 class Page(HTMLParser):
@@ -59,12 +59,14 @@ def counts_of(*inspections) -> Counter:
 
 def written(file: Path, inspections, counts=None, **changes) -> Page:
     values = {
-        "title": "A title", "facts": {"model": "m"}, "class_names": ("zero", "one", "two"),
-        "sentences": lambda inspection, index: [f"Sentence on {inspection.explanations.sources.ids[index]}."],
-        "false_alarm_rate": FALSE_ALARM_RATE, "metrics": {}, "meanings": {}, **changes,
+        "title": "A title", "facts": {"model": "m"}, "false_alarm_rate": FALSE_ALARM_RATE, "metrics": {},
+        "meanings": {}, **changes,
     }
+    class_names = values.pop("class_names", ("zero", "one", "two"))
+    sentences = values.pop("sentences", sentence)
     counts = counts_of(*inspections) if counts is None else counts
-    write_inspector(file, counts=counts, inspections=inspections, **values)
+    items = items_of(file.parent, inspections, class_names, sentences, num_images=sum(counts.values()) // 2)
+    write_inspector(file, counts=counts, items=items, **values)
     return Page(file.read_text(encoding="utf-8"))
 
 

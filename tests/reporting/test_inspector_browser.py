@@ -14,7 +14,7 @@ from cfexplain.reporting.grids import signed_difference
 from cfexplain.reporting.inspector import NUM_STILLS, write_inspector
 from cfexplain.reporting.verdict_words import logit_words
 from tests.reporting.contrast import MIN_CONTRAST, contrasts, luminance
-from tests.reporting.inspections import FALSE_ALARM_RATE, make_inspection
+from tests.reporting.inspections import FALSE_ALARM_RATE, items_of, make_inspection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -42,8 +42,8 @@ def write(file: Path, *inspections) -> Path:
     codes = [code for inspection in inspections for code in inspection.verdict_codes.flatten().tolist()]
     write_inspector(
         file, "Explanations", {"trained model": "outputs/train/a"}, Counter(VERDICTS[code].value for code in codes),
-        inspections, lambda inspection, index: [f"Sentence on {inspection.explanations.sources.ids[index]}."],
-        ("zero", "one", "two"), false_alarm_rate=FALSE_ALARM_RATE, metrics={"validity": 0.9},
+        items_of(file.parent, inspections, ("zero", "one", "two")), false_alarm_rate=FALSE_ALARM_RATE,
+        metrics={"validity": 0.9},
         meanings={"validity": ("share of counterfactuals that the detector accepts", "1")},
     )
     return file
