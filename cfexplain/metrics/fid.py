@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from cfexplain.errors import DataError
-from cfexplain.lazy import fid, kid, nn, Tensor, torch
+from cfexplain.lazy import fid, kid, nn, no_grad, Tensor, torch
 from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space, RANDOM
 from cfexplain.types import Explanations
@@ -30,15 +30,15 @@ class FeatureNetwork(Enum):
 
 @dataclass(frozen=True)
 class NamedFeatures:
-    """A feature network's name, and its features of three sets of the same number of images, each (n, D) float64.
+    """A feature network's name, and its features of sets of the same number of images, each (n, D) float64.
 
     anomalous is None where there are no test anomalies.
     """
 
     network: str
     normal: Tensor
-    anomalous: Tensor | None
     counterfactual: Tensor
+    anomalous: Tensor | None = None
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -140,11 +140,7 @@ class Fid(MetricSpec):
             tell_reader("FID on features of a random network: the training images are of one class, so none is trained")
         features = {key: space(part).double() for key, part in sets.items()}
         size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
-        return _named(space.name, {key: part / size for key, part in features.items()})
-
-
-def _named(network: str, features: dict[str, Tensor]) -> NamedFeatures:
-    return NamedFeatures(network, features["normal"], features.get("anomalous"), features["counterfactual"])
+        return NamedFeatures(space.name, **{key: part / size for key, part in features.items()})
 
 
 def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: float) -> dict[str, float]:
@@ -156,18 +152,19 @@ def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: flo
     return {"fid_anomaly": distance}
 
 
-def _inception_features(sets: dict[str, Tensor], weights_path: str | None, device) -> NamedFeatures:
+@no_grad
+def _inception_features(
+    sets: dict[str, Tensor], weights_path: str | None, device: torch.device | str
+) -> NamedFeatures:
     """torchmetrics' Inception on uint8 RGB; it resizes by itself."""
-    name = "inception"
-    if weights_path is not None:
-        name = f"inception-{_checked_digest(Path(weights_path))[:8]}"
+    name = "inception" if weights_path is None else f"inception-{_checked_digest(Path(weights_path))[:8]}"
     network = _inception(weights_path).to(device)
-    features = {}
-    with torch.no_grad():
-        for key, images in sets.items():
-            batches = images.expand(-1, 3, -1, -1).split(64)  # grey: three equal channels
-            features[key] = torch.cat([network(batch.to(device)).double().cpu() for batch in batches])
-    return _named(name, features)
+
+    def features_of(images: Tensor) -> Tensor:
+        batches = images.expand(-1, 3, -1, -1).split(64)  # grey: three equal channels
+        return torch.cat([network(batch.to(device)).double().cpu() for batch in batches])
+
+    return NamedFeatures(name, **{key: features_of(images) for key, images in sets.items()})
 
 
 def _inception(weights_path: str | None):
