@@ -14,13 +14,10 @@ from cfexplain.metrics.validity import is_valid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survival(IntervalMetricSpec):
+class Survival(Alterations, IntervalMetricSpec):
     """Share of valid counterfactuals still valid after each alteration, and (survival) after every one of them.
 
     survival_normals is the same share among valid normal test images: what to expect of a real one.
-    jpeg_quality: 1 to 95.
-    shift_pixels: to the right.
-    blur_sigma:   pixels, below 1.
     """
 
     meanings = {
@@ -32,13 +29,9 @@ class Survival(IntervalMetricSpec):
         "survival_blur": ("share of valid ones still valid after the blur", "1"),
     }
 
-    jpeg_quality: int
-    shift_pixels: int
-    blur_sigma: float
-
     def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.alterations  # checks the strengths
+        IntervalMetricSpec.__post_init__(self)
+        Alterations.__post_init__(self)
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         explanations = inputs.explanations
@@ -49,7 +42,7 @@ class Survival(IntervalMetricSpec):
         survives = self._survives(explanations.counterfactuals.flatten(0, 1), inputs)
         survives = survives.reshape(*valid.shape, -1)  # (N, K, M)
         values = share_with_interval("survival", survives.all(axis=2), inputs.seed, self.num_resamples, among=valid)
-        names = enumerate(self.alterations.functions)
+        names = enumerate(self.functions)
         values |= {f"survival_{name}": float(survives[..., number][valid].mean()) for number, name in names}
 
         normals = inputs.test_normal_logits.numpy() <= explanations.threshold
@@ -58,13 +51,7 @@ class Survival(IntervalMetricSpec):
             values["survival_normals"] = float(surviving_normals[normals].all(axis=1).mean())
         return values
 
-    @property
-    def alterations(self) -> Alterations:
-        return Alterations(
-            jpeg_quality=self.jpeg_quality, shift_pixels=self.shift_pixels, blur_sigma=self.blur_sigma
-        )
-
     def _survives(self, images: Tensor, inputs: MetricInputs) -> np.ndarray:
         """(N, M) bool: at or below the detector's threshold after each alteration."""
-        logits = altered_logits(inputs.model.detector, images, self.alterations, inputs.device)
+        logits = altered_logits(inputs.model.detector, images, self, inputs.device)
         return (logits <= inputs.explanations.threshold).numpy()
