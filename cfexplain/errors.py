@@ -46,6 +46,11 @@ class CfexplainWarning(UserWarning):
     """Something the reader of a number must know; it is written beside the number."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line of at most 200 letters; its type where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean normal?' for the closest known word, or an empty string."""
     close = get_close_matches(word, list(known), n=1)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
+from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
 from cfexplain.lazy import torch
 from cfexplain.types import ImageSet, Splits
 
 
-def image_set(images: np.ndarray, labels: np.ndarray, classes: np.ndarray, ids: Sequence[str]) -> ImageSet:
-    """uint8 (N, H, W) or (N, C, H, W) and their (N,) labels and classes as tensors."""
-    if images.ndim == 3:
-        images = images[:, None]
+def image_set(raw: RawImages, labels: np.ndarray | int) -> ImageSet:
+    """A copy as tensors; labels: (N,) int, or one for all."""
+    images = raw.images[:, None] if raw.images.ndim == 3 else raw.images
     return ImageSet(
         images=torch.from_numpy(np.array(images, dtype=np.uint8)),
-        labels=torch.from_numpy(np.array(labels, dtype=np.int64)),
-        classes=torch.from_numpy(np.array(classes, dtype=np.int64)),
-        ids=tuple(ids),
+        labels=torch.from_numpy(np.array(np.broadcast_to(labels, len(raw)), dtype=np.int64)),
+        classes=torch.from_numpy(np.array(raw.classes, dtype=np.int64)),
+        ids=tuple(raw.ids),
     )
 
 

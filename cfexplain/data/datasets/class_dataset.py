@@ -99,8 +99,8 @@ class ClassDataset(DatasetSpec):
             raise DataError(f"the {part} images lack normal or anomalous ones (normal: {names}). Check dataset.root.")
 
     def _set(self, images: RawImages, chosen: np.ndarray) -> ImageSet:
-        kept = images.take(chosen)
-        return image_set(kept.images, self._labels(kept), kept.classes, kept.ids)
+        taken = images.take(chosen)
+        return image_set(taken, self._labels(taken))
 
 
 def normal_classes(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -166,7 +166,7 @@ def coloured_set(planned: Planned, rule: FactorRule, rng: np.random.Generator) -
         assert len(pool) >= len(places), f"{len(places)} images of shape {shape} planned, {len(pool)} there"
         chosen[places] = rng.permutation(pool)[: len(places)]
     images = colour_masks(digits.images[chosen], np.array(rule.palette)[colours], rng)
-    return image_set(images, is_anomalous(plan, rule), plan, [digits.ids[i] for i in chosen])
+    return image_set(RawImages(images, plan, [digits.ids[i] for i in chosen]), is_anomalous(plan, rule))
 
 
 def coloured_exposure(
@@ -198,8 +198,7 @@ def coloured_exposure(
     chosen = grey.take(rng.permutation(len(grey))[: exposure.limit])
     palette = [rgb for colour, rgb in enumerate(rule.palette) if colour not in rule.normal_colours]
     inks = np.array(palette)[rng.integers(len(palette), size=len(chosen))]
-    images = colour_masks(chosen.images[:, 0], inks, rng)
-    return image_set(images, np.full(len(chosen), ANOMALOUS), chosen.classes, chosen.ids)
+    return image_set(replace(chosen, images=colour_masks(chosen.images[:, 0], inks, rng)), ANOMALOUS)
 
 
 def colour_masks(masks: np.ndarray, colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:

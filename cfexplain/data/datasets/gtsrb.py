@@ -14,7 +14,7 @@ from cfexplain.data.datasets.class_dataset import ClassDataset
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
 from cfexplain.data.reading.raw_images import RawImages
-from cfexplain.errors import DataError
+from cfexplain.errors import DataError, reason_of
 from cfexplain.lazy import torchvision
 
 SIDE = 32
@@ -87,8 +87,8 @@ def _samples(root: Path, download: bool, is_train: bool) -> list[tuple[Path, int
             torchvision.datasets.GTSRB(str(root), split="train" if is_train else "test", download=True)
         samples = _by_folder(images) if is_train else _by_table(images, table)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{'download' if missing else 'reading'} failed ({reason}). {_ADVICE}") from error
+        step = "download" if missing else "reading"
+        raise DataError(f"{step} failed ({reason_of(error)}). {_ADVICE}") from error
     _check_samples(samples, images if is_train else table)
     return samples
 
@@ -124,7 +124,7 @@ def _by_table(images: Path, table: Path) -> list[tuple[Path, int]]:
     except KeyError as error:
         raise DataError(f"{table} has no column {error.args[0]}. Fetch it again.") from error
     except (TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{table} is damaged ({' '.join(str(error).split())[:200]}). Fetch it again.") from error
+        raise DataError(f"{table} is damaged ({reason_of(error)}). Fetch it again.") from error
 
 
 def _check_samples(samples: list[tuple[Path, int]], source: Path) -> None:

@@ -104,8 +104,7 @@ def load_exposure(spec: ExposureSpec, request: ExposureRequest) -> ImageSet | No
     if found is None:
         return None
     order = np.random.default_rng([spec.seed, 2]).permutation(len(found))[: spec.limit]
-    chosen = found.take(order)
-    return image_set(chosen.images, np.full(len(order), ANOMALOUS), np.full(len(order), -1), chosen.ids)
+    return image_set(found.take(order), ANOMALOUS)
 
 
 def exposure_pictures(spec: ExposureSpec, request: ExposureRequest) -> RawImages | None:

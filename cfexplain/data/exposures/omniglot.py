@@ -16,7 +16,7 @@ from cfexplain.data.reading.idx import read_idx_images
 from cfexplain.data.reading.image_cache import content_key
 from cfexplain.data.reading.image_files import read_image
 from cfexplain.data.reading.raw_images import RawImages
-from cfexplain.errors import DataError, did_you_mean
+from cfexplain.errors import DataError, did_you_mean, reason_of
 from cfexplain.lazy import torchvision
 
 SIDE, INNER_SIDE, DRAWING_SIDE = 28, 20, 105
@@ -139,7 +139,7 @@ def _download(root: Path) -> None:
     try:
         torchvision.datasets.Omniglot(str(root), background=True, download=True)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"download failed ({' '.join(str(error).split())[:200]}). {_missing(root)}") from error
+        raise DataError(f"download failed ({reason_of(error)}). {_missing(root)}") from error
 
 
 def _missing(root: Path) -> str:

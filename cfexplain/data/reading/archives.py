@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from cfexplain.data.reading.cache import locked
-from cfexplain.errors import DataError
+from cfexplain.errors import DataError, reason_of
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # RuntimeError: encrypted or unknown
 
@@ -55,7 +55,7 @@ def _unpack(path: Path, folder: Path) -> None:
             archive.extractall(partial)
         os.rename(partial, folder)
     except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f"{path} is damaged or locked by a password ({reason}). Get it again, or unpack it.") from error
     except OSError as error:
         reason = f"cannot unpack {path} into {folder.parent} ({error.strerror or error})"

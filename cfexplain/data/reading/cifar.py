@@ -14,7 +14,7 @@ from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
 from cfexplain.data.reading.image_files import find_image_files, is_visible
 from cfexplain.data.reading.raw_images import numbered, RawImages
-from cfexplain.errors import DataError, did_you_mean
+from cfexplain.errors import DataError, did_you_mean, reason_of
 from cfexplain.lazy import torchvision
 
 SIDE = 32
@@ -110,7 +110,7 @@ def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool, 
         advice = _advice(cifar, root, group, missing)
         if not download:
             raise DataError(advice) from error
-        raise DataError(f"download failed ({' '.join(str(error).split())[:200]}). {advice}") from error
+        raise DataError(f"download failed ({reason_of(error)}). {advice}") from error
     part = "train" if is_train else "test"
     return _pictures(found.data, np.array(found.targets), numbered(part, len(found.data)))
 

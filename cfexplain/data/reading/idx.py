@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.errors import DataError
+from cfexplain.errors import DataError, reason_of
 from cfexplain.lazy import torchvision
 
 _UBYTE = 8
@@ -65,8 +65,8 @@ def idx_files(idx_set: IdxSet, root: str, download: bool, is_train: bool, group:
         try:
             getattr(torchvision.datasets, idx_set.class_name)(str(top), **idx_set.arguments, download=True)
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"download failed ({reason}). {_missing(idx_set, folder, files, group)}") from error
+            missing = _missing(idx_set, folder, files, group)
+            raise DataError(f"download failed ({reason_of(error)}). {missing}") from error
     found = [_found(folder, file) for file in (idx_set.train if is_train else idx_set.test)]
     if not all(found):
         raise DataError(_missing(idx_set, folder, files, group))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from cfexplain.errors import DataError
+from cfexplain.errors import DataError, reason_of
 from cfexplain.types import ImageShape
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -100,7 +100,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
                 raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")
             yield image
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be decoded ({_reason(error)}). Make it smaller.") from error
+        raise DataError(f"{path} is too large to be decoded ({reason_of(error)}). Make it smaller.") from error
     except FileNotFoundError as error:
         raise DataError(f"{path} is {'a broken link' if path.is_symlink() else 'not there'}.") from error
     except PermissionError as error:
@@ -108,7 +108,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path} is no image, or damaged at its start.") from error
     except DAMAGED as error:
-        raise DataError(f"{path} is damaged or cut short ({_reason(error)}).") from error
+        raise DataError(f"{path} is damaged or cut short ({reason_of(error)}).") from error
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
@@ -136,7 +136,3 @@ def _from_float(values: np.ndarray, path: Path) -> np.ndarray:
     if not (low >= 0 and high <= 255):  # NaN is refused too
         raise DataError(f"{path} has float values from {low:g} to {high:g}. Scale them to 0 to 1.")
     return np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
