@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from cfexplain.commands.sweep_arguments import quoted, with_launcher, with_runs
@@ -80,9 +79,7 @@ def parse(command: str, argv: list[str]) -> CommandLine:
         del argv[index : index + 2]
         if source.suffix != ".yaml" or not source.is_file():
             raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
-    parser = get_args_parser()
-    parser.error = _usage_error  # type: ignore[method-assign]  # argparse would print ten lines of usage
-    flags = parser.parse_intermixed_args(argv)
+    flags = _Parser().parse_intermixed_args(argv)
     options = list(argv)
     for override in flags.overrides:
         options.remove(override)
@@ -115,5 +112,23 @@ def _searchpath(folders: list[Path | str]) -> str:
     return f"hydra.searchpath=[{places}]"
 
 
-def _usage_error(message: str) -> NoReturn:
-    raise ConfigError(f"{message} (see cfexplain <command> --help)")
+class _Parser(argparse.ArgumentParser):
+    """Hydra's options, as its documentation lists them; Hydra reads them once more when it runs.
+
+    Not --experimental-rerun, which unpickles a file, nor --config-path, for which --from and --config-dir stand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m")):
+            self.add_argument(*names, action="store_true")
+        self.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+        self.add_argument("--info", "-i", nargs="?", const="all",
+                          choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+        for names in (("--package", "-p"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
+            self.add_argument(*names)
+        self.add_argument("overrides", nargs="*")
+
+    def error(self, message: str) -> NoReturn:
+        """One line; argparse would print ten of usage."""
+        raise ConfigError(f"{message} (see cfexplain <command> --help)")

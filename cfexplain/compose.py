@@ -1,28 +1,36 @@
-"""A command line -> the configs of its runs, composed by Hydra and checked before a folder is made or torch is loaded.
+"""Everything that is asked of Hydra: a command line -> the configs of its runs, checked before a folder is made or
+torch is loaded; and the runs themselves, by Hydra's own main.
 
 Hydra's own messages span several lines and know no "did you mean"; here each mistake becomes one line.
 """
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, heads
+from cfexplain.command_line import all_groups, CommandLine, conf_dir, EXPERIMENT, heads
 from cfexplain.config import known_keys
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
 
+VERSION_BASE = "1.3"  # Hydra 1.4 refuses older ones and means to do without the argument
 HELP_WIDTH = 120
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
@@ -32,10 +40,56 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
     register_presets(line)
     for overrides in _combinations(line)[:MAX_CHECKED_COMBINATIONS]:
         try:
-            with initialize_config_dir(version_base="1.3", config_dir=str(line.config_dir)):
+            with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(line.config_dir)):
                 yield _composed(line, overrides)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class HydraJob:
+    """What Hydra knows of the job that it runs; source: the saved config given by --from, or None."""
+
+    command: str
+    folder: Path
+    overrides: list[str]
+    source: Path | None
+    is_sweep: bool
+    number: int
+    launcher: str
+
+
+def call_hydra(task: Callable[[DictConfig], float], line: CommandLine, overrides: list[str]) -> int:
+    """Hydra's own main: sweeps, launchers, --cfg, --info, completion and .hydra/ are its work."""
+    words = [*line.options, *line.overrides, *line.hydra_overrides, f"hydra.job.name={line.command}", *overrides]
+    before, sys.argv = sys.argv, [f"cfexplain {line.command}", *words]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(line.config_dir), config_name=line.config_name)(task)()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def complete(task: Callable[[DictConfig], float], command: str, argv: list[str]) -> None:
+    """Print what Hydra's completion script asks for."""
+    sys.argv = ["cfexplain", *argv]
+    hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=command)(task)()
+
+
+def current_job() -> HydraJob:
+    """Inside a task that `call_hydra` runs."""
+    known = HydraConfig.get()
+    is_sweep, source = known.mode is RunMode.MULTIRUN, None
+    if known.job.config_name != known.job.name:
+        (folder,) = [each.path for each in known.runtime.config_sources if each.provider == "main"]
+        source = Path(folder) / f"{known.job.config_name}.yaml"
+    return HydraJob(
+        command=known.job.name, folder=Path(known.runtime.output_dir), overrides=list(known.overrides.task),
+        source=source, is_sweep=is_sweep, number=known.job.num if is_sweep else 0,
+        launcher=known.launcher._target_,
+    )
 
 
 def register_help(line: CommandLine) -> None:

@@ -72,6 +72,11 @@ def to_yaml(node: DictConfig | Mapping) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain(node, "")))
 
 
+def without_run_dir(cfg: DictConfig) -> DictConfig:
+    """A config as a run keeps it: the folder is not a part of what was asked for."""
+    return OmegaConf.merge(cfg, {"run_dir": None}) if cfg.run_dir is not None else cfg
+
+
 def first_difference(old: Mapping, new: Mapping, ignore: tuple[str, ...] = ()) -> str | None:
     """The first dotted key in which two configs differ, or None. `ignore`: keys that may differ."""
     before, after = _todays(flat(old)), _todays(flat(new))

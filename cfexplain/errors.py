@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+INTERRUPTED = 75  # exit code: stopped from outside with the state saved
+
+
 class CfexplainError(Exception):
     """One line for the user: what is wrong, where, and what to do about it."""
 
@@ -39,7 +42,7 @@ class DiskFull(CfexplainError):
 class Interrupted(CfexplainError):
     """Stopped from outside with the state saved; the same command goes on."""
 
-    exit_code = 75
+    exit_code = INTERRUPTED
 
 
 class CfexplainWarning(UserWarning):
