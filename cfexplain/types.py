@@ -116,7 +116,7 @@ class Splits:
     held_out:  normal images kept from training, for calibration, thresholds and selection.
     exposure:  outlier exposure, label 1; None where there is none.
     test:      normal and anomalous images; nothing but metrics and pictures may look at them.
-    reference: training images of every class with their classes, for the judges alone (feature network, oracle).
+    reference: training images of every class with their classes, for the metrics alone (feature network, oracle).
     factors:   the normal rule where the dataset knows its factors, else None.
     augmentation: of training batches; None leaves images as they are.
     """
