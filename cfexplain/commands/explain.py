@@ -11,7 +11,6 @@ from typing import Any
 from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.judging import Judging
-from cfexplain.commands.merge import adopt, find_shards
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
@@ -21,7 +20,9 @@ from cfexplain.files import read_json
 from cfexplain.inspection.inspect import inspect
 from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
-from cfexplain.inspection.shards import as_shard, merge_command, Shard, shard_record, weights_digest
+from cfexplain.inspection.shards import (
+    as_shard, find_shards, merge_command, Shard, shard_record, ShardRun, weights_digest,
+)
 from cfexplain.lazy import torch
 from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Splits
@@ -100,7 +101,7 @@ class Explain(Command):
         remedy = f"explain again: cfexplain explain run={trained.folder}"
         saved = SavedInspections(folder=job.folder.path, remedy=remedy)
         if shards:
-            adopt(job, saved, shards)
+            _merge(job, saved, shards)
         else:
             _inspect_all(config, job, trained, saved, files, device)
         with job.timed("report"):
@@ -133,6 +134,22 @@ COMMAND = Explain
 
 def _images(files: list[str], trained: TrainedRun, splits: Splits) -> ExplainedImages:
     return own_images(files, trained.image_shape()) if files else test_anomalies(splits)
+
+
+def _merge(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:
+    """The shards' batches as this run's own, which are those of an unsharded run, and what the shards noted."""
+    for note in dict.fromkeys(note for shard in shards for note in shard.record["warnings"]):
+        job.note(note)
+    devices = sorted({str(shard.record["device"]) for shard in shards})
+    job.folder.update(device=", ".join(devices))
+    if len(devices) > 1:
+        job.note(f"the shards ran on different devices ({', '.join(devices)}), whose numbers differ in their last bits")
+    parts = [SavedInspections(folder=shard.folder, remedy=f"run it again: {shard.command}") for shard in shards]
+    with job.timed("merge"):
+        saved.begin({**parts[0].index, "shard": None})
+        for file in (file for part in parts for file in part.files):
+            saved.copy(file)
+    job.reporter.say(f"merged {len(shards)} shards: {shards[0].shard['num_images_of_all']} images")
 
 
 def _inspect_all(

@@ -81,11 +81,11 @@ class SavedInspections:
             "explanations": {name: _plain(getattr(explanations, name)) for name in EXPLANATIONS},
         })
 
-    def adopt(self, file: Path) -> None:
+    def copy(self, file: Path) -> None:
         """Another run's batch under the same number, whole or not at all."""
         for part in filter(Path.exists, (_measured(file), file)):
-            with part.open("rb") as other, replacing(self.folder / FOLDER / part.name) as copy:
-                shutil.copyfileobj(other, copy)
+            with part.open("rb") as other, replacing(self.folder / FOLDER / part.name) as target:
+                shutil.copyfileobj(other, target)
 
     @property
     def num_images(self) -> int:
