@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,12 @@ def test_a_network_defined_before_torch_is_one_of_torchs():
         "print(float(network(real.tensor([1.0, 2.0, 3.0]))), F.relu is real.nn.functional.relu)\n"
     )
     assert said == "12.0 True\n"
+
+
+def test_the_page_on_the_architecture_names_what_there_is():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {f"{path.name}/" for path in (ROOT / "cfexplain").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms and all(f"| `{room}`" in page for room in rooms)
+    named = [name for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", page) if not name.startswith("tests/")]
+    places = [ROOT / "cfexplain", *(ROOT / "cfexplain").iterdir()]
+    assert named and all(any((place / name).exists() for place in places) for name in named)
