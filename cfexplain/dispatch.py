@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from cfexplain import command_line, compose, config as configs
 from cfexplain.command_line import CommandLine
 from cfexplain.commands.base import Command, command_named
-from cfexplain.commands.ranks.place import check_launch, torchrun_place
+from cfexplain.commands.ranks.place import check_launch, torchrun_rank
 from cfexplain.commands.sweep import is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on
 from cfexplain.commands.sweep_arguments import quoted
 from cfexplain.engine.runtime import check_device
@@ -50,7 +50,7 @@ def dispatch(command: str, argv: list[str]) -> int:
     built = [_built(command, cfg) for cfg in configs]  # all, for their checks
     for each in built:
         check_launch(command, each.config, flags.multirun)
-    first, place = built[0], torchrun_place()
+    first, place = built[0], torchrun_rank()
     if not flags.multirun:
         check_device(first.config.device)
     if not first.makes_run:

@@ -1,6 +1,6 @@
 """The two stages of a training: the detector, then the generator; on rank 0, which writes, and on the others.
 
-`follow` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what these share.
+`train_other_rank` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what these share.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from cfexplain.commands.adopt import adopt
 from cfexplain.commands.base import Job
 from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.commands.trained_run import load_detector
 from cfexplain.detectors.base import build_detector, Detector
+from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS
 from cfexplain.engine import checkpoint
 from cfexplain.engine.distributed import Ranks
@@ -38,7 +38,7 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
     if config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
     if not config.detector.is_trained:
-        detector = adopt(config, job, splits, device)
+        detector = _take_over(config, job, splits, device)
         _share(detector, path.parent, ranks)
         return detector
     ranks.shared(None)
@@ -51,6 +51,16 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
     detector = learner.fitted()
     checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector
+
+
+def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
+    """One that is trained already: it is checked and calibrated, and all that it is read from kept in the run's folder."""
+    calibrated = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
+    job.reporter.say(calibrated.message)
+    config.detector.keep(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
+    values = {"image_shape": list(splits.image_shape), "detector": calibrated.detector.state_dict()}
+    checkpoint.save(job.folder.checkpoints / "detector.pt", values)
+    return calibrated.detector
 
 
 def _continue(learner: Learner, job: Job) -> None:
@@ -105,7 +115,7 @@ def _indices(chosen: list[int]) -> torch.Tensor:
     return torch.tensor(chosen, dtype=torch.long)
 
 
-def follow(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
+def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
     """Both stages for a rank other than 0: the same computations, nothing said or written."""
     warnings.simplefilter("ignore")
     splits = config.load_splits()

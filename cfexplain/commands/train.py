@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.commands.adopt import adopted
 from cfexplain.commands.base import Command, counts, Job
-from cfexplain.commands.ranks.place import joined_at, torchrun_place
+from cfexplain.commands.ranks.place import joined_at, torchrun_rank
 from cfexplain.commands.ranks.watched import run_ranks
 from cfexplain.commands.stages import train_detector, train_generator
 from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.data.splits import role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
+from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.explanation.game import build_concept_classifier
@@ -51,7 +51,7 @@ class Train(Command):
 
     def run(self, job: Job) -> dict[str, float | str]:
         config = self.config
-        if (place := torchrun_place()) is not None:
+        if (place := torchrun_rank()) is not None:
             with joined_at(place, config.runtime, config.device) as (device, ranks):
                 return train_run(config, job, device, ranks)
         if config.runtime.processes > 1:
@@ -68,7 +68,7 @@ class Train(Command):
         for name, count in _num_parameters(config, splits).items():
             yield f"{name}: {count:,} parameters"
         if not config.detector.is_trained:
-            yield adopted(config, splits, device).said
+            yield calibrate_external(config.detector, config.encoder, splits, config.seed, device).message
         yield f"device: {device_name(device)}"
 
 
@@ -76,7 +76,7 @@ COMMAND = Train
 
 
 def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks) -> dict[str, float | str]:
-    """Alone, or as rank 0 of several, the only one that writes; the others do what stages.follow says."""
+    """Alone, or as rank 0 of several, the only one that writes; the others do what stages.train_other_rank says."""
     job.folder.update(seed=config.seed, device=device_name(device), processes=ranks.size)
     boards = [TensorBoard(job.folder.path)] if config.tensorboard else []
     job.reporter.watchers = [LivePage(job.folder.path), *boards]

@@ -8,7 +8,7 @@ from pathlib import Path
 from cfexplain import config as configs
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import build_detector, Detector
-from cfexplain.detectors.external.adoption import check_unchanged
+from cfexplain.detectors.external.calibration import check_unchanged
 from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import FittedModel

@@ -39,7 +39,7 @@ class LogProbs:
 class DetectorSpec(ABC):
     """What every detector has: a network, and a score made of its outputs.
 
-    is_trained: False for a detector that comes with its weights and is only adopted (detectors/adoption.py).
+    is_trained: False for a detector that comes with its weights and is only calibrated (detectors/external/calibration.py).
     """
 
     needs_exposure: ClassVar[bool]

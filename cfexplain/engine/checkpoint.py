@@ -28,7 +28,7 @@ LAST, PREVIOUS = "last.pt", "last-previous.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class LastCheckpoint:
     """The newest readable checkpoint of a training; `damaged` names the one that had to be passed over."""
 
     path: Path
@@ -77,7 +77,7 @@ def save_last(folder: Path, values: dict[str, Any]) -> None:
     save(folder / LAST, values, previous=folder / PREVIOUS)
 
 
-def load_last(folder: Path) -> Found | None:
+def load_last(folder: Path) -> LastCheckpoint | None:
     """The last checkpoint, or the one before it where the last one is damaged; None where there is none yet.
 
     A damaged one is removed once the previous one was read, so that the next save does not put it in that one's place.
@@ -87,9 +87,9 @@ def load_last(folder: Path) -> Found | None:
         return None
     remedy = f"start its training anew: rm -f {shlex.join(map(str, (last, previous)))} and run the same command again"
     if not last.exists():  # killed between the two renames of a save
-        return Found(path=previous, values=load(previous, remedy), damaged=None)
+        return LastCheckpoint(path=previous, values=load(previous, remedy), damaged=None)
     try:
-        return Found(path=last, values=load(last, remedy), damaged=None)
+        return LastCheckpoint(path=last, values=load(last, remedy), damaged=None)
     except DataError as error:
         if not previous.exists():
             raise
@@ -98,7 +98,7 @@ def load_last(folder: Path) -> Found | None:
         except DataError:
             raise DataError(f"{last} and {previous} are both damaged; {remedy}") from error
     last.unlink()
-    return Found(path=previous, values=values, damaged=last)
+    return LastCheckpoint(path=previous, values=values, damaged=last)
 
 
 def _sealed(values: dict[str, Any]) -> memoryview:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cfexplain.commands.ranks import watched as watched_ranks
-from cfexplain.commands.ranks.place import torchrun_place
+from cfexplain.commands.ranks.place import torchrun_rank
 from tests.conftest import ROOT, TINY
 
 # Rates at which rounding is not amplified, so that runs in one and in two processes can be compared.
@@ -203,10 +203,10 @@ def test_torchrun_gives_one_folder_and_passes_a_stop_on(start, whole, tmp_path):
 
 
 def test_torchruns_environment_is_read_whole_or_not_at_all():
-    place = torchrun_place({**TORCHRUN, "RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+    place = torchrun_rank({**TORCHRUN, "RANK": "1", "LOCAL_WORLD_SIZE": "2"})
     assert (place.rank, place.size, place.local_size, place.init_method) == (1, 2, 2, "env://")
-    assert torchrun_place({**TORCHRUN, "WORLD_SIZE": "1"}) is None
-    assert torchrun_place({"RANK": "1", "WORLD_SIZE": "2"}) is None  # some clusters set these alone
+    assert torchrun_rank({**TORCHRUN, "WORLD_SIZE": "1"}) is None
+    assert torchrun_rank({"RANK": "1", "WORLD_SIZE": "2"}) is None  # some clusters set these alone
 
 
 @pytest.mark.parametrize(("args", "environment", "message"), [

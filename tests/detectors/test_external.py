@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cfexplain.data.batches import to_float
-from cfexplain.detectors.external.adoption import adopt_detector, check_unchanged
-from cfexplain.detectors.external.adoption import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
+from cfexplain.detectors.external.calibration import calibrate_external, check_unchanged
+from cfexplain.detectors.external.calibration import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
 from cfexplain.detectors.external.spec import HigherIs, compressed
 from cfexplain.detectors.external.network import ExternalNetwork
 from cfexplain.detectors.external.network import Score
@@ -40,7 +40,7 @@ def given(images: torch.Tensor, **values) -> torch.Tensor:
 def adopted(network: nn.Module, splits=None, **values):
     """The detector of a factory that gives `network`."""
     held.append(network)
-    return adopt_detector(external(**values), ENCODER, splits or bar_splits(), 0, CPU)
+    return calibrate_external(external(**values), ENCODER, splits or bar_splits(), 0, CPU)
 
 
 @pytest.mark.parametrize(("values", "words"), [
@@ -200,7 +200,7 @@ def test_the_direction_is_found(sign, wanted):
 
     splits = bar_splits()
     found = adopted(Signed(), splits)
-    assert f"{wanted} is anomalous" in found.said and "100% of 100 exposure images" in found.said
+    assert f"{wanted} is anomalous" in found.message and "100% of 100 exposure images" in found.message
     detector = found.detector
     normal, anomalous = (logits_of(detector, part.images) for part in (splits.held_out, splits.test))
     assert normal.max() < anomalous.min()
@@ -226,7 +226,7 @@ def test_a_detector_to_which_all_is_normal_is_an_error():
 
 def test_without_exposure_altered_normals_tell_the_direction():
     splits = dataclasses.replace(bar_splits(), exposure=None)
-    assert "higher is anomalous" in adopted(Brightness(), splits).said
+    assert "higher is anomalous" in adopted(Brightness(), splits).message
     made = pseudo_anomalies(pictures(20, 0), 0)
     assert made.shape == (20, 3, 16, 16) and made.dtype == torch.uint8
     changed = (made != pictures(20, 0)).any(dim=1).float().mean(dim=(1, 2))  # of its 16 x 16 pixels a patch of 5 x 5

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cfexplain.data.batches import to_float
-from cfexplain.detectors.external.adoption import adopt_detector
+from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.detectors.external.spec import Kind
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import ConfigError, DataError
@@ -67,13 +67,13 @@ class LightningModel(nn.Module):
 
 def adopted(model: nn.Module, **values):
     held.append(model)
-    return adopt_detector(external(kind=Kind.anomalib, **values), Conv(width=4), bar_splits(), 0, CPU).detector
+    return calibrate_external(external(kind=Kind.anomalib, **values), Conv(width=4), bar_splits(), 0, CPU).detector
 
 
 def test_without_the_adapter_no_gradient_comes_back():
     held.append(TorchModel())
     with pytest.raises(DataError, match="no gradient comes back"):
-        adopt_detector(external(output="pred_score"), Conv(width=4), bar_splits(), 0, CPU)
+        calibrate_external(external(output="pred_score"), Conv(width=4), bar_splits(), 0, CPU)
 
 
 @pytest.mark.parametrize("has_score", [True, False])

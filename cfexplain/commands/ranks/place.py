@@ -19,7 +19,7 @@ from cfexplain.lazy import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankOfRun:
     """A process among those that train together; local: among those on its machine."""
 
     rank: int
@@ -29,12 +29,12 @@ class Place:
     init_method: str
 
 
-def torchrun_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def torchrun_rank(environment: Mapping[str, str] = os.environ) -> RankOfRun | None:
     """This process's, where torchrun started it as one of several."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     if not all(environment.get(name) for name in names) or int(environment["WORLD_SIZE"]) == 1:
         return None
-    return Place(
+    return RankOfRun(
         rank=int(environment["RANK"]), size=int(environment["WORLD_SIZE"]), local_rank=int(environment["LOCAL_RANK"]),
         local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)), init_method="env://",
     )
@@ -42,7 +42,7 @@ def torchrun_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 def check_launch(command: str, config: Any, is_sweep: bool) -> None:
     """ConfigError where several processes are asked for what one does, or in two ways at once."""
-    place, asked = torchrun_place(), config.runtime.processes
+    place, asked = torchrun_rank(), config.runtime.processes
     if command != "train" and (asked > 1 or place is not None):
         instead = "; divide the images instead: shard=1/2, shard=2/2" if command == "explain" else ""
         raise ConfigError(f"{command} is the work of one process: leave runtime.processes and torchrun out{instead}")
@@ -59,7 +59,7 @@ def check_launch(command: str, config: Any, is_sweep: bool) -> None:
 
 
 @contextmanager
-def joined_at(place: Place, runtime: Runtime, device: Device) -> Iterator[tuple[torch.device, Ranks]]:
+def joined_at(place: RankOfRun, runtime: Runtime, device: Device) -> Iterator[tuple[torch.device, Ranks]]:
     """Torch and its device set up for this rank, and the others met."""
     chosen = start_torch(runtime, device, place.local_rank, place.local_size)
     with joined(place.rank, place.size, place.init_method, chosen) as ranks:

@@ -21,8 +21,8 @@ from typing import Any
 from cfexplain import config as configs
 from cfexplain.commands.base import Job
 from cfexplain.commands.job import reason, warnings_as_notes
-from cfexplain.commands.ranks.place import joined_at, Place
-from cfexplain.commands.stages import follow
+from cfexplain.commands.ranks.place import joined_at, RankOfRun
+from cfexplain.commands.stages import train_other_rank
 from cfexplain.commands.train import train_run
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.engine.stopping import stop_on_signals
@@ -34,7 +34,7 @@ from cfexplain.runs.folder import RunFolder
 MAX_TRACEBACK = 20_000  # characters; what is said at the end must fit the line's buffer
 
 
-def main(folder: Path, line: socket.socket, place: Place) -> int:
+def main(folder: Path, line: socket.socket, place: RankOfRun) -> int:
     """Train, and say over the line what it ended with, if not well."""
     threading.Thread(target=_end_with_the_starter, args=(line, place), daemon=True).start()
     try:
@@ -47,11 +47,11 @@ def main(folder: Path, line: socket.socket, place: Place) -> int:
         return words["exit_code"]
 
 
-def follow_torchrun(config: TrainConfig, place: Place) -> int:
+def follow_torchrun(config: TrainConfig, place: RankOfRun) -> int:
     """A rank other than 0 under torchrun: its exit code. What all ranks find wrong, rank 0 says."""
     try:
         with joined_at(place, config.runtime, config.device) as (device, ranks):
-            follow(config, device, ranks)
+            train_other_rank(config, device, ranks)
         return 0
     except CfexplainError as error:
         return error.exit_code
@@ -63,12 +63,12 @@ def follow_torchrun(config: TrainConfig, place: Place) -> int:
         return 1
 
 
-def _train(folder: Path, place: Place) -> None:
+def _train(folder: Path, place: RankOfRun) -> None:
     values = configs.read(folder / "config.yaml") | {"run_dir": str(folder)}
     config = configs.build_root(values, TrainConfig)
     with joined_at(place, config.runtime, config.device) as (device, ranks):
         if place.rank > 0:
-            follow(config, device, ranks)
+            train_other_rank(config, device, ranks)
             return
         with _job(config, folder) as job, warnings_as_notes(job):
             train_run(config, job, device, ranks)
@@ -105,7 +105,7 @@ def _last_words(error: BaseException, folder: Path) -> dict[str, Any]:
     }
 
 
-def _end_with_the_starter(line: socket.socket, place: Place) -> None:
+def _end_with_the_starter(line: socket.socket, place: RankOfRun) -> None:
     """Its end of the line is closed when it dies, of kill -9 too. What it would have tidied away is removed here."""
     with suppress(OSError):
         line.recv(1)
@@ -114,7 +114,7 @@ def _end_with_the_starter(line: socket.socket, place: Place) -> None:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), Place(**json.loads(sys.argv[3])))
+    code = main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), RankOfRun(**json.loads(sys.argv[3])))
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.stderr.flush()

@@ -22,7 +22,7 @@ class Score(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(ABC):
+class NetworkInterface(ABC):
     """The part of detector=external that external_network.py goes by.
 
     height, width: images are resized to this, which lets gradients through; null: they stay as they are.
@@ -90,7 +90,7 @@ class ExternalNetwork(nn.Module):
     std: Tensor
     luma: Tensor
 
-    def __init__(self, spec: Reading, network: nn.Module) -> None:
+    def __init__(self, spec: NetworkInterface, network: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.network = network

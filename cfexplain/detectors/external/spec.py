@@ -1,7 +1,7 @@
 """One's own detector: a network that is trained already, as a file or as a function that makes it.
 
 The config says what the network expects and what it gives. Direction and scale of its score are found from held-out
-normal images when a run adopts it (adoption.py), and stay with the run.
+normal images when a run takes it over (calibration.py), and stay with the run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, log_sigmoid, LogProbs
 from cfexplain.detectors.external.anomalib import AnomalibScore
-from cfexplain.detectors.external.network import ExternalNetwork, Reading
+from cfexplain.detectors.external.network import ExternalNetwork, NetworkInterface
 from cfexplain.detectors.external.sources import call_factory, copy_file, read_network
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError, DataError
@@ -37,11 +37,11 @@ class HigherIs(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class External(Reading, DetectorSpec):
+class External(NetworkInterface, DetectorSpec):
     """phi(x) = sigmoid(l), l = (s(x) - centre) / scale with s the network's score, calibrated as calibration.py says.
 
     Beyond |l| = 10, where phi is 0 or 1 to four digits, l grows with the logarithm: a score may have any tail. What the
-    network expects and gives is declared in Reading.
+    network expects and gives is declared in NetworkInterface.
 
     path:        of a TorchScript file or a torch.export program (.pt2).
     factory:     in its place, module:function of a function without arguments that returns a torch.nn.Module.

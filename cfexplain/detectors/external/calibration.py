@@ -25,16 +25,16 @@ UNCHANGED = 0.05  # how far logits may be from those at adoption: another machin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adopted:
-    """said: what was found, in one line."""
+class CalibratedExternal:
+    """message: what was found, in one line."""
 
     detector: Detector
-    said: str
+    message: str
 
 
-def adopt_detector(
+def calibrate_external(
     spec: External, encoder: EncoderSpec, splits: Splits, seed: int, device: torch.device
-) -> Adopted:
+) -> CalibratedExternal:
     """Frozen and calibrated on splits.held_out. DataError, ConfigError: one line for each way not to conform."""
     detector = build_detector(spec, encoder, splits.image_shape, seed).to(device).eval().requires_grad_(False)
     normals = splits.held_out.images
@@ -63,7 +63,7 @@ def adopt_detector(
                         "and std, or take another exposure=...")
     detector.encoder.probe.copy_(_probe_logits(detector, splits.image_shape))
     direction = "higher" if higher else "lower"
-    return Adopted(detector=detector, said=(
+    return CalibratedExternal(detector=detector, message=(
         f"{spec.source} conforms: {direction} is anomalous, threshold at {found.centre:.4g}, above it 5 % of "
         f"{len(normals)} held-out normals and {share:.0%} of {len(anomalies)} {of_what}"
     ))
