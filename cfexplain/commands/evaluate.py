@@ -10,7 +10,7 @@ from pathlib import Path
 from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.compare import CompareRuns
 from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES
-from cfexplain.commands.second_detector import refitted_detector
+from cfexplain.commands.reference_config import refitted_detector
 from cfexplain.commands.summary import TableOfRuns
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.detectors.base import Detector, logits_of

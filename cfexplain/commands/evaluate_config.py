@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfexplain.commands.judging import Judging
+from cfexplain.commands.reference_config import ReferenceConfig
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ SIDES = string.ascii_lowercase  # names of compared runs
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Judging):
+class EvaluateConfig(ReferenceConfig):
     """conf/evaluate.yaml, typed. How it judges is asked by a comparison alone."""
 
     run: str | None

@@ -10,7 +10,7 @@ from typing import Any
 
 from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.explain_results import write_results
-from cfexplain.commands.judging import Judging
+from cfexplain.commands.reference_config import ReferenceConfig
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
@@ -32,7 +32,7 @@ TICKS = 10  # progress lines of a run
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(Judging):
+class ExplainConfig(ReferenceConfig):
     """conf/explain.yaml, typed."""
 
     run: str

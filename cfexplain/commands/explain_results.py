@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.commands.base import Job
-from cfexplain.commands.second_detector import REFIT
+from cfexplain.commands.reference_config import REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.files import writing_csv
 from cfexplain.inspection.atlas import AtlasBuilder
