@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image
 
 from cfexplain.inspection.base import Inspection
 from cfexplain.reporting.grids import as_picture, NEUTRAL
+from cfexplain.reporting.html import as_webp
 
 LOWERS, RAISES = np.array([84, 39, 136.0]), np.array([179, 88, 6.0])  # purple and orange: not the colours of a change
-LOSSY_QUALITY = 90
 
 
 def card_tiles(inspection: Inspection, index: int) -> dict[str, np.ndarray]:
@@ -57,11 +55,3 @@ def sprite(tiles: Mapping[str, np.ndarray], is_lossless: bool) -> bytes:
         top, left = number // num_columns * height, number % num_columns * width
         canvas[:, top : top + height, left : left + width] = image
     return as_webp(as_picture(canvas), is_lossless)
-
-
-def as_webp(picture: Image.Image, is_lossless: bool) -> bytes:
-    buffer = io.BytesIO()
-    # Effort: `method` 4 would make a lossless sprite 4 % smaller and take three times as long.
-    quality = {"lossless": True, "method": 1, "quality": 50} if is_lossless else {"quality": LOSSY_QUALITY}
-    picture.save(buffer, format="WEBP", **quality)
-    return buffer.getvalue()

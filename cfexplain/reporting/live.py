@@ -6,19 +6,17 @@ so that a tick costs about the same late in a long run as early.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import DataError
 from cfexplain.files import read_json, read_json_lines
 from cfexplain.reporting.console import as_clock
-from cfexplain.reporting.html import document, facts_table
+from cfexplain.reporting.html import data_uri, write_page
 from cfexplain.runs.lookup import reason_of
 from cfexplain.types import Tick
 
@@ -27,14 +25,6 @@ MAX_POINTS = 240  # of a curve
 REFRESH_SECONDS = 10
 NO_VALUES = ("stage", "step", "num_steps")  # of a line of history.jsonl
 WIDTH, HEIGHT, EDGE = 240, 110, 4  # of a curve, in SVG units
-STYLE = """
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem; }
-figure { margin: 0; } figcaption { display: flex; justify-content: space-between; font-size: .9rem; }
-figcaption span { font-variant-numeric: tabular-nums; } svg { width: 100%; height: auto; background: #8881; }
-polyline { fill: none; stroke: #2166ac; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
-svg text { font: 9px system-ui, sans-serif; fill: currentColor; } progress { width: 100%; }
-@media (prefers-color-scheme: dark) { polyline { stroke: #7fb3e6; } }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +91,13 @@ def write_live(
     is_running = record["status"] == "running"
     step = "" if progress is None else f", {progress.step}/{progress.num_steps}"
     title = f"{record['status']}{step}: {folder.name}"
-    parts = [f"<h1>{escape(title)}</h1>"]
-    if progress is not None:
-        parts.append(f"<progress max={progress.num_steps} value={progress.step} aria-label='steps done'></progress>")
-    parts.append(facts_table(_facts(folder, record, progress)))
-    if picture is not None:
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-        parts.append(f"<h2>Newest picture: {escape(picture.name)}</h2>")
-        parts.append(f'<img alt="images and their counterfactuals" src="data:image/png;base64,{data}">')
-    for stage, lines in reversed(ticks.items()):  # the newest first
-        parts.append(f"<h2>{escape(stage)}</h2><div class=curves>{''.join(_curves(thinned(lines)))}</div>")
-    refresh = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if is_running else ""
-    document(folder / FILE, title, "\n".join(parts), STYLE, refresh)
+    write_page(
+        folder / FILE, "live.html", title=title, facts=_facts(folder, record, progress), progress=progress,
+        refresh_seconds=REFRESH_SECONDS if is_running else None,
+        picture=data_uri(picture.read_bytes()) if picture else None, picture_name=picture.name if picture else "",
+        stages=[(stage, _curves(thinned(lines))) for stage, lines in reversed(ticks.items())],  # the newest first
+        width=WIDTH, height=HEIGHT, edge=EDGE,
+    )
 
 
 def _facts(folder: Path, record: Mapping[str, Any], progress: Progress | None) -> dict[str, object]:
@@ -149,7 +134,7 @@ def thinned(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     return lines[:: -max(1, math.ceil(len(lines) / MAX_POINTS))][::-1]
 
 
-def _curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _curves(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """One curve a loss."""
     names = dict.fromkeys(name for line in lines for name in line if name not in NO_VALUES)
     points = {
@@ -159,7 +144,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [_curve(name, found, lines[-1]["num_steps"]) for name, found in points.items() if found]
 
 
-def _curve(name: str, points: Sequence[tuple[int, float]], num_steps: int) -> str:
+def _curve(name: str, points: Sequence[tuple[int, float]], num_steps: int) -> dict[str, str]:
     """The steps from left to right up to `num_steps`, the values between their least and their largest."""
     values = [value for _, value in points if math.isfinite(value)]
     low, high = min(values), max(values)
@@ -170,9 +155,5 @@ def _curve(name: str, points: Sequence[tuple[int, float]], num_steps: int) -> st
         for step, value in points
     )
     label = f"{name}: {values[-1]:.4g} at step {points[-1][0]}, between {low:.4g} and {high:.4g}"
-    return (
-        f"<figure><figcaption>{escape(name)}<span>{values[-1]:.4g}</span></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-        f'<polyline points="{places}"/><text x="{WIDTH - EDGE}" y="10" text-anchor="end">{high:.4g}</text>'
-        f'<text x="{WIDTH - EDGE}" y="{HEIGHT - EDGE}" text-anchor="end">{low:.4g}</text></svg></figure>'
-    )
+    return {"name": name, "label": label, "points": places, "newest": f"{values[-1]:.4g}", "low": f"{low:.4g}",
+            "high": f"{high:.4g}"}

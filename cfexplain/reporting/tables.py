@@ -33,6 +33,15 @@ class TableRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricTable:
+    """columns: heading -> field of a row; numbers: headings of those that are aligned at the right."""
+
+    columns: dict[str, str]
+    rows: list[TableRow]
+    numbers: tuple[str, ...] = NUMBERS
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodTable:
     """One line for each way to make a counterfactual, and one for the ideal. headings: metric keys."""
 
@@ -44,6 +53,12 @@ class MethodTable:
 def columns(reported: Mapping[str, float]) -> dict[str, str]:
     """Headings with the fields below them; the paper's column where it reports something."""
     return {heading: name for heading, name in COLUMNS.items() if heading != PAPER or reported}
+
+
+def metric_table(
+    metrics: Mapping[str, float | str], meanings: Meanings, reported: Mapping[str, float] = NOTHING
+) -> MetricTable:
+    return MetricTable(columns=columns(reported), rows=metric_rows(metrics, meanings, reported))
 
 
 def metric_rows(

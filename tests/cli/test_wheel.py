@@ -18,9 +18,9 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path, session_cache):
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(ROOT)]
     subprocess.run(install, check=True, capture_output=True, text=True)
     assert (site / "cfexplain" / "conf" / "train.yaml").is_file()
-    pages = ROOT / "cfexplain" / "reporting" / "inspector_page"
+    pages = ROOT / "cfexplain" / "reporting" / "templates"
     assert {file.name for file in pages.iterdir()} == {
-        file.name for file in (site / "cfexplain" / "reporting" / "inspector_page").iterdir()
+        file.name for file in (site / "cfexplain" / "reporting" / "templates").iterdir()
     } != set()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
