@@ -1,4 +1,4 @@
-"""cfexplain explain: counterfactuals of anomalies, judged, as pictures, as samples.csv and as a page."""
+"""cfexplain explain: counterfactuals of anomalies, inspected, as pictures, as samples.csv and as a page."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _inspect_all(
     config: ExplainConfig, job: Job, trained: TrainedRun, saved: SavedInspections, files: list[str],
     device: torch.device,
 ) -> None:
-    """Explain and judge batch by batch, each on disk before the next; batches of an earlier attempt stay."""
+    """Explain and inspect batch by batch, each on disk before the next; batches of an earlier attempt stay."""
     model = trained.load_model(device)
     with job.timed("data"):
         splits = trained.config.load_splits()

@@ -31,6 +31,8 @@ WEAK = (
     "a weak detector (detector_auroc {:.3f}): what is explained is what it reacts to, which need not be what is wrong "
     "with an image"
 )
+
+
 def write_results(
     job: Job, saved: SavedInspections, trained: TrainedRun, num_grid_images: int, num_film_strips: int,
     num_cards: int | None,
@@ -51,13 +53,13 @@ def write_results(
     items, atlas = InspectorItems(job.folder.path, class_names, num_images), None
     with writing_csv(job.folder.path / "samples.csv") as write_rows:
         for inspection in saved:
-            said = [sentences(inspection, row) for row in range(len(inspection.nearest_ids))]
+            texts = [sentences(inspection, row) for row in range(len(inspection.nearest_ids))]
             write_rows(sample_rows(inspection, class_names))
             totals.add(inspection)
             atlas = atlas or AtlasBuilder(inspection)
             atlas.add(inspection)
-            pictures.add(inspection, said)
-            items.add(inspection, said)
+            pictures.add(inspection, texts)
+            items.add(inspection, texts)
     metrics = totals.metrics("num_images" if index["of_test_anomalies"] else "num_own_images")
     job.folder.write_metrics(metrics)
     job.reporter.say("verdicts: " + ", ".join(f"{name} {count}" for name, count in totals.counts.items()))
@@ -80,7 +82,7 @@ def _facts(
     trained: TrainedRun, index: dict[str, Any], totals: Totals, detector_auroc: float | None
 ) -> dict[str, object]:
     score = float(as_scores(np.array([index["threshold"]]))[0])
-    rate, judge = index["false_alarm_rate"], index["second_detector"]
+    rate, second = index["false_alarm_rate"], index["second_detector"]
     survival = index["normal_survival"]
     passing = {} if survival is None else {
         "of real normal images": f"{100 * survival:.0f} % of those that count as normal pass all alterations and the "
@@ -94,7 +96,7 @@ def _facts(
         "images explained": totals.num_images,
         "counts as normal": f"score at or below {score:.4g}: {1 - rate:.4g} of {index['num_held_out']} held-out normal "
                             f"images lie there (false-alarm rate {rate:.4g})",
-        "second detector": _refitted(trained) if judge == REFIT else judge,
+        "second detector": _refitted(trained) if second == REFIT else second,
         **passing,
         "distances to normal images": "in features of a network with random weights" if index["features"] == RANDOM
                                       else f"in features of the network {index['features']}",

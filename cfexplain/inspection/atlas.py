@@ -179,14 +179,14 @@ class Sample:
         sources, edited = inspection.explanations.sources, inspection.explanations.counterfactuals
         for row in anomalous_rows(inspection):
             self._num_seen += 1
-            place = len(self.ids)
-            if place == self.limit:
-                place = int(torch.randint(self._num_seen, (), generator=self._generator))
-                if place >= self.limit:
+            slot = len(self.ids)
+            if slot == self.limit:
+                slot = int(torch.randint(self._num_seen, (), generator=self._generator))
+                if slot >= self.limit:
                     continue
             drawn = sources.images[row].clone(), edited[row].clone(), inspection.verdict_codes[row].clone()
-            self.ids[place : place + 1] = [sources.ids[row]]
-            self._drawn[place : place + 1] = [drawn]
+            self.ids[slot : slot + 1] = [sources.ids[row]]
+            self._drawn[slot : slot + 1] = [drawn]
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """(S, C, H, W) and (S, K, C, H, W) uint8."""
@@ -231,7 +231,7 @@ def medoids(directions: Tensor, rows: list[int]) -> tuple[int, ...]:
         gains = (nearest - distances).clamp_min(0).sum(dim=1)
         gains[chosen] = -1
         chosen.append(int(gains.argmax()))
-    return tuple(rows[place] for place in chosen)
+    return tuple(rows[number] for number in chosen)
 
 
 def concept_accuracy(directions: Tensor) -> float:
@@ -246,8 +246,8 @@ def concept_accuracy(directions: Tensor) -> float:
     num_right = 0
     for fold in folds.unique():
         centroids = directions[folds != fold].mean(dim=0)  # (K, D)
-        found = torch.cdist(directions[folds == fold], centroids[None]).argmin(dim=2)  # (n, K)
-        num_right += int((found == torch.arange(num_concepts)).sum())
+        predicted = torch.cdist(directions[folds == fold], centroids[None]).argmin(dim=2)  # (n, K)
+        num_right += int((predicted == torch.arange(num_concepts)).sum())
     return num_right / (num_images * num_concepts)
 
 

@@ -21,7 +21,7 @@ class Verdict(StrEnum):
     already_normal: the image itself is at or below the threshold: there was nothing to explain.
     not_flipped:    the counterfactual is still above the threshold.
     adversarial:    it is below it only as it stands: after PNG, JPEG, a shift or a blur, or for a second detector, not,
-                    each judged by its own threshold (Reference), so that real normal images mostly pass.
+                    each at its own threshold (Reference), so that real normal images mostly pass.
     off_manifold:   it is farther from the normal images than these are from each other.
     duplicate:      it is the same change as that of an earlier concept.
     ok:             none of these.

@@ -128,8 +128,8 @@ def feature_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
 
 def manifold_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
     """(N, D), (T, D) -> (N,) distances to the third-nearest neighbour; to the farthest where there are fewer."""
-    place = min(NUM_NEIGHBOURS, len(neighbour_features))
-    return feature_distances(features, neighbour_features).kthvalue(place, dim=1).values
+    rank = min(NUM_NEIGHBOURS, len(neighbour_features))
+    return feature_distances(features, neighbour_features).kthvalue(rank, dim=1).values
 
 
 def nearest_rows(images: Tensor, features: Tensor, neighbours: ImageSet, neighbour_features: Tensor) -> Tensor:

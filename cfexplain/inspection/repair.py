@@ -90,15 +90,15 @@ def minimal_repairs(
     def passes(images: Tensor) -> Tensor:
         return logits_of(detector, images, device) <= threshold
 
-    def with_patches_back(images: Tensor) -> Tensor:
+    def patches_restored(images: Tensor) -> Tensor:
         gradients = logit_gradients(detector, to_float(images), device)
-        return with_patches_put_back(passes, sources, images, gradients)
+        return restore_patches(passes, sources, images, gradients)
 
     repairs = counterfactuals
     for _ in range(PATCH_ROUNDS):
-        repairs = with_patches_back(repairs)
+        repairs = patches_restored(repairs)
     shares = least_shares(passes, sources, repairs)
-    return with_patches_back(blended(sources, repairs, shares[:, None, None, None]))
+    return patches_restored(blended(sources, repairs, shares[:, None, None, None]))
 
 
 def least_shares(passes: Callable[[Tensor], Tensor], sources: Tensor, targets: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def least_shares(passes: Callable[[Tensor], Tensor], sources: Tensor, targets: T
     return high
 
 
-def with_patches_put_back(
+def restore_patches(
     passes: Callable[[Tensor], Tensor], sources: Tensor, repairs: Tensor, gradients: Tensor
 ) -> Tensor:
     """The repairs with as many patches as the source has them as still pass: the most of an order, by bisection.
@@ -131,15 +131,15 @@ def with_patches_put_back(
     ranks = torch.where(saved > 0, rises, torch.inf).argsort(dim=1).argsort(dim=1)  # (R, P)
     most, too_many = torch.zeros(len(sources), dtype=torch.long), (saved > 0).sum(dim=1)
 
-    def put_back(counts: Tensor) -> Tensor:
-        is_back = (ranks < counts[:, None])[:, patches]  # (R, H, W)
-        return torch.where(is_back[:, None], sources, repairs)
+    def restored(counts: Tensor) -> Tensor:
+        is_restored = (ranks < counts[:, None])[:, patches]  # (R, H, W)
+        return torch.where(is_restored[:, None], sources, repairs)
 
     for _ in range(PATCH_BISECTIONS):
         middle = (most + too_many + 1) // 2
-        passing = passes(put_back(middle))
+        passing = passes(restored(middle))
         most, too_many = torch.where(passing, middle, most), torch.where(passing, too_many, middle - 1)
-    return put_back(most)
+    return restored(most)
 
 
 def patch_numbers(height: int, width: int) -> Tensor:
