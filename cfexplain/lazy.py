@@ -1,8 +1,8 @@
 """The one door to torch: it loads at the first use of one of its names, not at import.
 
-Help is shown and a config is checked without torch, which takes seconds to load; and yet a spec and its network stand in
-one file. `from cfexplain.lazy import F, Tensor, nn, torch` is read as torch's own import would be. Until torch is there,
-`nn.Module` as a base is a stand-in, which gets torch's class for a base of its own when torch loads.
+Help is shown and a config is checked without torch, which takes seconds to load; and yet a spec and its network stand
+in one file. `from cfexplain.lazy import F, Tensor, nn, torch` is read as torch's own import would be. Until torch is
+there, `nn.Module` as a base is a stand-in, which gets torch's class for a base of its own when torch loads.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from tests.conftest import ROOT
 
 
 def small_generator(**values: Any) -> Conv:
-    small = {"width": 8, "num_middle_blocks": 1, "discriminator_width": 8, "discriminator_blocks": 2, "concept_width": 8,
-             "concept_blocks": 2}
+    small = {"width": 8, "num_middle_blocks": 1, "discriminator_width": 8, "discriminator_blocks": 2,
+             "concept_width": 8, "concept_blocks": 2}
     return build(_read("generator/conv_small") | small | values, Conv, "generator")
 
 

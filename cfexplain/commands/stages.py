@@ -1,6 +1,7 @@
 """The two stages of a training: the detector, then the generator; on rank 0, which writes, and on the others.
 
-`train_other_rank` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what these share.
+`train_other_rank` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what
+these share.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
 
 
 def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
-    """One that is trained already: it is checked and calibrated, and all that it is read from kept in the run's folder."""
+    """One that is trained already: checked, calibrated, and kept in the run's folder with all that it is read from."""
     calibrated = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
     job.reporter.say(calibrated.message)
     config.detector.keep(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there

@@ -70,7 +70,7 @@ class TrainConfig:
         return self.dataset.load(self.exposure)
 
     def check_processes(self, number: int) -> None:
-        """ConfigError where a batch is not divisible; a rank's part of the generator's holds all four kinds of image."""
+        """ConfigError where a batch is not divisible; a rank's part of the generator's has all four kinds of image."""
         batches = []
         if self.stage is not Stage.generator and self.detector.is_trained:
             batches.append(("detector.batch_size", self.detector.batch_size, number))

@@ -39,7 +39,7 @@ class LogProbs:
 class DetectorSpec(ABC):
     """What every detector has: a network, and a score made of its outputs.
 
-    is_trained: False for a detector that comes with its weights and is only calibrated (detectors/external/calibration.py).
+    is_trained: False for a detector that comes with its weights and is only calibrated (external/calibration.py).
     """
 
     needs_exposure: ClassVar[bool]
@@ -161,7 +161,7 @@ def build_detector(spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageS
 
 
 @no_grad
-def in_batches(function, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512) -> Tensor:
+def batched_on_cpu(function, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512) -> Tensor:
     """`function` of float batches of (N, C, H, W) uint8 images, its outputs (N, ...) joined on the CPU."""
     outputs = [function(to_float(batch.to(device) if device else batch)).cpu() for batch in images.split(batch_size)]
     return torch.cat(outputs) if outputs else torch.empty(0)
@@ -171,4 +171,4 @@ def logits_of(
     detector: Detector, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512
 ) -> Tensor:
     """Unsaturated scores of (N, C, H, W) uint8 images: (N,) float32 on the CPU."""
-    return in_batches(lambda batch: detector.log_probs(batch).logit.float(), images, device, batch_size)
+    return batched_on_cpu(lambda batch: detector.log_probs(batch).logit.float(), images, device, batch_size)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cfexplain.data.batches import augmented, rows, to_float
-from cfexplain.detectors.base import build_detector, Detector, in_batches, LearnedDetectorSpec, logits_of
+from cfexplain.detectors.base import build_detector, Detector, batched_on_cpu, LearnedDetectorSpec, logits_of
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.engine.distributed import ALONE, Ranks, share_batch_norms
 from cfexplain.engine.loop import Learner, train
@@ -113,7 +113,7 @@ def _set_centre(detector: Detector, normals: Tensor) -> None:
 
 def calibrate(detector: Detector, held_out: ImageSet, device: torch.device) -> None:
     """Set scale and threshold from held-out normal images."""
-    outputs = in_batches(detector.embed, held_out.images, device)
+    outputs = batched_on_cpu(detector.embed, held_out.images, device)
     detector.scale.fill_(detector.spec.calibrated_scale(outputs, detector.centre.cpu()))
     logits = logits_of(detector, held_out.images, device)
     detector.threshold.fill_(logits.double().quantile(THRESHOLD_QUANTILE).item())
@@ -126,7 +126,7 @@ def check_not_collapsed(detector: Detector, splits: Splits, num_images: int = 51
         parts.append(splits.exposure.images[:num_images])
     images = torch.cat(parts)
     device = detector.centre.device
-    outputs = in_batches(detector.embed, images, device)
+    outputs = batched_on_cpu(detector.embed, images, device)
     spread = outputs.double().std(dim=0).max().item()
     size = outputs.double().abs().mean().item()
     num_scores = len(logits_of(detector, images, device).unique())

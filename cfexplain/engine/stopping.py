@@ -16,8 +16,8 @@ DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopRequested(KeyboardInterrupt):
-    """By a signal. A class of its own, since a bare KeyboardInterrupt that leaves an `exec` of text (dataclasses make their
-    methods so, at any import) has `python -m` end itself by SIGINT whatever exit code it was given:
+    """By a signal. A class of its own, since a bare KeyboardInterrupt that leaves an `exec` of text (dataclasses make
+    their methods so, at any import) has `python -m` end itself by SIGINT whatever exit code it was given:
     https://github.com/python/cpython/blob/3.11/Python/pythonrun.c, unhandled_keyboard_interrupt.
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cfexplain.data.batches import augmented, rows, to_float
-from cfexplain.detectors.base import Detector, in_batches, logits_of
+from cfexplain.detectors.base import Detector, batched_on_cpu, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, frozen, take_step, train
 from cfexplain.engine.seeding import derived_seed, step_generator
@@ -183,7 +183,7 @@ class CounterfactualLearner(Learner):
     def _normal_level(self) -> float:
         """kappa: the mean of -log(1 - phi) over held-out normals, under the noise that edited images get."""
         noise = step_generator(self.seed, 0, "normal level")
-        log_normal = in_batches(
+        log_normal = batched_on_cpu(
             lambda images: self.detector.log_probs(noisy(images, self.training.score_noise, noise)).log_normal,
             self.held_out,
             self.device,

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from cfexplain.data.batches import to_float, to_uint8
-from cfexplain.detectors.base import Detector, in_batches
+from cfexplain.detectors.base import Detector, batched_on_cpu
 from cfexplain.encoders.base import SLOPE
 from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
@@ -162,7 +162,7 @@ class Autoencoder(nn.Module):
 
 def projected(autoencoder: Autoencoder, images: Tensor, device: torch.device | str) -> Tensor:
     """(N, C, H, W) uint8 -> what the autoencoder makes of each, 8 bit."""
-    return in_batches(lambda batch: to_uint8(autoencoder(batch)), images, device)
+    return batched_on_cpu(lambda batch: to_uint8(autoencoder(batch)), images, device)
 
 
 def train_autoencoder(images: Tensor, recipe: AutoencoderRecipe, device: torch.device | str) -> Autoencoder:

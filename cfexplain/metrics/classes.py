@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.detectors.base import in_batches
+from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.lazy import Tensor
 from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import shares_of_concepts
@@ -43,7 +43,7 @@ class Classes(ClassifierMetricSpec):
         )
 
         def takes_for_normal(images: Tensor) -> np.ndarray:
-            log_probs = in_batches(classifier, images, inputs.device).log_softmax(dim=1).numpy()
+            log_probs = batched_on_cpu(classifier, images, inputs.device).log_softmax(dim=1).numpy()
             return log_odds(log_probs, is_normal, counts) > 0
 
         hits = takes_for_normal(counterfactuals.flatten(0, 1)).reshape(counterfactuals.shape[:2])  # (N, K)

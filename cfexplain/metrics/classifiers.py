@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cfexplain.data.batches import to_float
 from cfexplain.data.reading.cache import write_atomically
-from cfexplain.detectors.base import in_batches
+from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.encoders.conv import ConvEncoder
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.metrics.base import check_positive, IntervalMetricSpec
@@ -91,7 +91,7 @@ class FeatureSpace:
     device: torch.device | str
 
     def __call__(self, images: Tensor) -> Tensor:
-        return in_batches(self.network.features, images, self.device)
+        return batched_on_cpu(self.network.features, images, self.device)
 
 
 def feature_space(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.detectors.base import in_batches
+from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import MetricInputs, tell_reader
@@ -76,11 +76,11 @@ class Concept(ClassifierMetricSpec):
         train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
         recipe = self.recipe(inputs.seed)
         classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
-        logits = in_batches(classifier, pairs[split.test].flatten(0, 1), inputs.device)
+        logits = batched_on_cpu(classifier, pairs[split.test].flatten(0, 1), inputs.device)
         return (logits.argmax(dim=1).view(len(split.test), -1) == concepts[split.test]).numpy()
 
 
 def is_right_joint(model: FittedModel, pairs: Tensor, device):
     """(N, K) bool array: R names the concept."""
-    logits = in_batches(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs.flatten(0, 1), device)
+    logits = batched_on_cpu(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs.flatten(0, 1), device)
     return (logits.argmax(dim=1).view(pairs.shape[:2]) == concepts_of(pairs)).numpy()

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from cfexplain.detectors.base import in_batches
+from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
@@ -65,7 +65,7 @@ def seen_factors(
 ) -> SeenFactors:
     """(N, 3, H, W) uint8 -> what is seen in each."""
     bright = brightness(images)
-    probabilities = in_batches(classifier, bright, device).softmax(dim=1)
+    probabilities = batched_on_cpu(classifier, bright, device).softmax(dim=1)
     is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
     return SeenFactors(
         shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.exposures.cutpaste import paste
-from cfexplain.detectors.base import build_detector, Detector, in_batches, logits_of
+from cfexplain.detectors.base import build_detector, Detector, batched_on_cpu, logits_of
 from cfexplain.detectors.external.conformance import check_conformance
 from cfexplain.detectors.external.network import NUM_PROBES
 from cfexplain.detectors.external.spec import External, HigherIs
@@ -43,8 +43,8 @@ def calibrate_external(
     else:
         of_what, anomalies = "exposure images", splits.exposure.images[:NUM_COMPARED]
     check_conformance(detector.encoder, normals, anomalies)
-    normal_scores = in_batches(detector.embed, normals, device)[:, 0]
-    anomalous_scores = in_batches(detector.embed, anomalies, device)[:, 0]
+    normal_scores = batched_on_cpu(detector.embed, normals, device)[:, 0]
+    anomalous_scores = batched_on_cpu(detector.embed, anomalies, device)[:, 0]
     for scores in (normal_scores, anomalous_scores):
         if not scores.isfinite().all():
             num_bad = int((~scores.isfinite()).sum())
