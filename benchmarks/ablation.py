@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py NAME [key=value ...]
 
-trains as `cfexplain train key=value ...` would and measures on 600 anomalies of the *training* split against held-out normal
-images. It appends a line of JSON to outputs/ablation.jsonl and draws outputs/ablation-NAME-<seed>.png. Detectors are fitted
-once for a dataset, detector and seed, and kept in the cache.
+trains as `cfexplain train key=value ...` would and measures on 600 anomalies of the *training* split against held-out
+normal images. It appends a line of JSON to outputs/ablation.jsonl and draws outputs/ablation-NAME-<seed>.png. Detectors
+are fitted once for a dataset, detector and seed, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def main(name: str, words: list[str]) -> None:
     reference = build_reference(detector, splits, features, second, judged.false_alarm_rate, CPU, judged.alterations)
     explanations = explain_images(model, splits.test_anomalies, CPU, threshold=reference.threshold)
     inputs = MetricInputs(
-        splits=splits, model=model, explanations=explanations, explain=lambda images: explain_images(model, images, CPU),
+        splits=splits, model=model, explanations=explanations,
+        explain=lambda images: explain_images(model, images, CPU),
         fit_detector=lambda other, number: second, device=CPU, seed=seed, cache_dir=cache,
         test_normal_logits=logits_of(detector, splits.test_normals.images, CPU), metrics=judged.metric,
     )

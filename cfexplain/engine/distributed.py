@@ -1,8 +1,8 @@
 """Training in several processes (torch.distributed): every update is that of one process on the whole batch.
 
 Each rank draws the same batch, whose randomness depends on (seed, step) alone, and works on its own part, under noise
-of its own. The parts are of one size, so that means over them, averaged over the ranks, are means over the batch; what is
-no mean of samples (statistics of batch norm, a distance of two distributions) is computed from gathered values. The
+of its own. The parts are of one size, so that means over them, averaged over the ranks, are means over the batch; what
+is no mean of samples (statistics of batch norm, a distance of two distributions) is computed from gathered values. The
 ranks hold the same weights at each step.
 
 It is not DistributedDataParallel: that wraps one network with one forward a backward. Here three networks play against
