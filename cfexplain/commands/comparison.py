@@ -15,7 +15,7 @@ from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.inspection.base import Verdict, VERDICTS
 from cfexplain.inspection.reference import Reference
-from cfexplain.inspection.verdicts import check
+from cfexplain.inspection.inspect import check
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.metrics.distance import changed_fractions, l1_distances, level_changes, VISIBLE_CHANGE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
 from cfexplain.inspection.changes import place_of, VISIBLE
-from cfexplain.inspection.verdicts import SAME_COSINE
+from cfexplain.inspection.inspect import SAME_COSINE
 from cfexplain.lazy import F, Tensor, torch
 
 SAMPLE_IMAGES, SAMPLE_BYTES = 500, 1 << 26  # so many of all images, or fewer where they are large

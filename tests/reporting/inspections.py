@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from cfexplain.inspection.base import NUM_WAY_STEPS, Inspection
-from cfexplain.inspection.verdicts import verdict_codes
+from cfexplain.inspection.inspect import verdict_codes
 from cfexplain.inspection.repair import blended
 from cfexplain.reporting.inspector import InspectorItems
 from cfexplain.types import Explanations, ImageSet
