@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cfexplain.commands.base import Command, Job
-from cfexplain.commands.comparison import (
-    comparison_meanings, comparison_metrics, comparison_rows, judged, Judged, score_text, shown_images, Side,
-)
 from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES, SIDES
 from cfexplain.commands.trained_run import open_run, TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
@@ -21,8 +18,12 @@ from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.files import write_csv
 from cfexplain.inspection.base import VERDICTS
+from cfexplain.inspection.comparison import (
+    ComparedRun, comparison_meanings, comparison_metrics, run_verdicts, RunVerdicts,
+)
 from cfexplain.lazy import torch
-from cfexplain.reporting.comparison import ComparedImage, RunView, write_comparison
+from cfexplain.reporting.comparison import ComparedImage, RunView, shown_images, write_comparison
+from cfexplain.reporting.samples import comparison_rows, score_text
 from cfexplain.reporting.tables import print_table
 from cfexplain.types import class_name, Splits
 
@@ -52,31 +53,31 @@ class CompareRuns(Command):
         return "compare-" + "-".join(dict.fromkeys(run.slug for run in open_runs(self.config)))
 
     def run(self, job: Job) -> dict[str, float | str]:
-        config, runs = self.config, open_runs(self.config)
+        config, opened = self.config, open_runs(self.config)
         files = find_images(config.images) if config.images else []
         device = start_torch(config.runtime, config.device)
-        job.folder.update(seed=runs[0].config.seed, device=device_name(device))
-        job.folder.write_parents([run.folder for run in runs])
+        job.folder.update(seed=opened[0].config.seed, device=device_name(device))
+        job.folder.write_parents([trained.folder for trained in opened])
         with job.timed("data"):
-            splits = [run.config.load_splits() for run in runs]
-            images = _images(runs, files, splits[0])
+            splits = [trained.config.load_splits() for trained in opened]
+            images = _images(opened, files, splits[0])
         with job.timed("reference"):
-            sides = [
-                _side(config, job, name, *opened, device)
-                for name, opened in zip(SIDES, zip(runs, splits, images, strict=True), strict=False)
+            runs = [
+                _compared_run(config, job, name, *parts, device)
+                for name, parts in zip(SIDES, zip(opened, splits, images, strict=True), strict=False)
             ]
         job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
         with job.timed("compare"):
-            found = [judged(side, sides, device) for side in sides]
-        if num_unread := len(images[0]) - len(found[0].names):
+            verdicts = [run_verdicts(run, runs, device) for run in runs]
+        if num_unread := len(images[0]) - len(verdicts[0].names):
             job.note(f"{num_unread} of {len(images[0])} images cannot be read and are left out; cfexplain.log names "
                      "each")
-        write_csv(job.folder.path / "comparison.csv", comparison_rows(sides, found))
-        metrics = comparison_metrics(sides, found)
+        write_csv(job.folder.path / "comparison.csv", comparison_rows(runs, verdicts))
+        metrics = comparison_metrics(runs, verdicts)
         if "cohens_kappa" not in metrics:
             job.note(NO_KAPPA)
         job.folder.write_metrics(metrics)
-        _report(config, job, sides, found, metrics, device)
+        _report(config, job, runs, verdicts, metrics, device)
         return metrics
 
     def plan(self) -> Iterator[str]:
@@ -102,57 +103,60 @@ def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> l
     return [test_anomalies(first)] * len(runs)
 
 
-def _side(
+def _compared_run(
     config: EvaluateConfig, job: Job, name: str, trained: TrainedRun, splits: Splits, images: ExplainedImages,
     device: torch.device,
-) -> Side:
-    """Judged as cfexplain explain does, so that the verdicts are the same."""
+) -> ComparedRun:
+    """With the reference of cfexplain explain, so that the verdicts are the same."""
     model = trained.load_model(device)
     report = lambda tick: job.reporter(replace(tick, stage=f"second detector of {name}"))  # noqa: E731
     reference = config.reference(trained, model, splits, device, report)
     job.reporter.end_stage()
-    return Side(name=name, trained=trained, model=model, reference=reference, images=images)
+    return ComparedRun(
+        name=name, folder=trained.folder, slug=trained.slug, image_shape=trained.image_shape(), model=model,
+        reference=reference, images=images,
+    )
 
 
 def _report(
-    config: EvaluateConfig, job: Job, sides: list[Side], found: list[Judged], metrics: dict[str, float | str],
-    device: torch.device,
+    config: EvaluateConfig, job: Job, runs: list[ComparedRun], verdicts: list[RunVerdicts],
+    metrics: dict[str, float | str], device: torch.device,
 ) -> None:
-    meanings = comparison_meanings(metrics, sides)
+    meanings = comparison_meanings(metrics, runs)
     print_table(metrics, meanings, job.reporter.stream)
-    chosen = shown_images(found, config.num_compared_images)
-    images = [_compared(sides, found, index, device) for index in chosen]
-    facts = {f"run {side.name}": side.trained.folder for side in sides}
-    limits = {side.name: score_text(side.reference.threshold) for side in sides}
+    chosen = shown_images(verdicts, config.num_compared_images)
+    images = [_compared(runs, verdicts, index, device) for index in chosen]
+    facts = {f"run {run.name}": run.folder for run in runs}
+    limits = {run.name: score_text(run.reference.threshold) for run in runs}
     facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
     facts["second detector of the verdicts"] = config.second_detector
-    title = f"Comparison: {' and '.join(dict.fromkeys(side.trained.slug for side in sides))}"
+    title = f"Comparison: {' and '.join(dict.fromkeys(run.slug for run in runs))}"
     write_comparison(
         job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images
     )
 
 
-def _compared(sides: list[Side], found: list[Judged], index: int, device: torch.device) -> ComparedImage:
+def _compared(runs: list[ComparedRun], verdicts: list[RunVerdicts], index: int, device: torch.device) -> ComparedImage:
     """What the report shows of an image; it is explained once more, so that no others need to be kept."""
-    place = sides[0].images.names.index(found[0].names[index])
+    place = runs[0].images.names.index(verdicts[0].names[index])
     views = []
-    for side, part in zip(sides, found, strict=True):
-        explanations = explain_images(side.model, side.images.load(range(place, place + 1)), device)
+    for run, part in zip(runs, verdicts, strict=True):
+        explanations = explain_images(run.model, run.images.load(range(place, place + 1)), device)
         accepted = [] if part.accepted is None else part.accepted[index].tolist()
         views.append(RunView(
-            name=side.name,
+            name=run.name,
             source=explanations.sources.images[0],
             counterfactuals=explanations.counterfactuals[0],
             logits=explanations.logits[0, 0],
             source_logit=float(part.logits_before[index]),
-            threshold=side.reference.threshold,
+            threshold=run.reference.threshold,
             verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
             best=int(part.concepts[index]),
-            accepted_by={other.name: said for other, said in zip(sides, accepted, strict=False) if other is not side},
+            accepted_by={other.name: said for other, said in zip(runs, accepted, strict=False) if other is not run},
         ))
     return ComparedImage(
-        id=found[0].names[index], views=tuple(views),
-        class_name=class_name(int(found[0].classes[index]), sides[0].images.class_names),
+        id=verdicts[0].names[index], views=tuple(views),
+        class_name=class_name(int(verdicts[0].classes[index]), runs[0].images.class_names),
     )
 
 

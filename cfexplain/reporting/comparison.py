@@ -10,9 +10,10 @@ import numpy as np
 
 from cfexplain.inspection.base import Verdict
 from cfexplain.inspection.changes import measured_change
+from cfexplain.inspection.comparison import RunVerdicts
 from cfexplain.inspection.sentences import change_words
 from cfexplain.lazy import Tensor
-from cfexplain.reporting.grids import signed_difference
+from cfexplain.reporting.grids import signed_difference, spread
 from cfexplain.reporting.html import write_page
 from cfexplain.reporting.tables import as_text, Meanings, metric_table
 from cfexplain.reporting.verdict_words import logit_words, WORDS
@@ -55,6 +56,21 @@ class ComparedImage:
         if len({view.is_anomalous for view in self.views}) > 1:
             return "disagree"
         return "other verdicts" if len({view.verdicts[view.best] for view in self.views}) > 1 else "same"
+
+
+def shown_images(verdicts: list[RunVerdicts], num_images: int) -> list[int]:
+    """Images to be drawn: those of which the runs disagree, then those with other verdicts, then the rest.
+
+    Of a kind with more than there is room for, evenly spread ones.
+    """
+    anomalous = np.stack([part.is_anomalous.numpy() for part in verdicts], axis=1)
+    codes = np.stack([part.best_codes for part in verdicts], axis=1)
+    disagree, differ = (~(values == values[:, :1]).all(axis=1) for values in (anomalous, codes))
+    chosen: list[int] = []
+    for kind in (disagree, differ & ~disagree, ~differ & ~disagree):
+        indices = np.flatnonzero(kind)
+        chosen += [int(indices[place]) for place in spread(len(indices), num_images - len(chosen))]
+    return chosen
 
 
 def write_comparison(

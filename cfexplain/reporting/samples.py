@@ -1,10 +1,13 @@
-"""samples.csv: what became of each anomaly under each concept."""
+"""samples.csv: what became of each anomaly under each concept; comparison.csv: what each of several runs says of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from cfexplain.inspection.base import Inspection
+from cfexplain.inspection.comparison import ComparedRun, RunVerdicts
 from cfexplain.reporting.grids import as_scores
 from cfexplain.types import class_name
 
@@ -53,3 +56,37 @@ def _survival(inspection: Inspection, index: int, concept: int) -> dict[str, obj
 
 def _number(concept: int) -> object:
     return concept if concept >= 0 else ""
+
+
+def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> list[dict[str, object]]:
+    """One an image: comparison.csv."""
+    rows = []
+    for index, name in enumerate(verdicts[0].names):
+        class_index, names = int(verdicts[0].classes[index]), runs[0].images.class_names
+        row: dict[str, object] = {"id": name, "class": class_name(class_index, names)}
+        row["agree"] = len({bool(part.is_anomalous[index]) for part in verdicts}) == 1
+        row["same_verdict"] = len({part.verdict(index) for part in verdicts}) == 1
+        for run, part in zip(runs, verdicts, strict=True):
+            values = {
+                "is_anomalous": bool(part.is_anomalous[index]),
+                "score_before": score_text(part.logits_before[index]),
+                "threshold": score_text(run.reference.threshold),
+                "verdict": part.verdict(index).value,
+                "concept": int(part.concepts[index]),
+                "score_after": score_text(part.logits_after[index]),
+                "logit_before": f"{part.logits_before[index]:.6g}",
+                "logit_after": f"{part.logits_after[index]:.6g}",
+                "logit_threshold": f"{run.reference.threshold:.6g}",
+                "l1_distance": f"{part.l1_distances[index]:.6g}",
+                "changed_fraction": f"{part.changed_fractions[index]:.6g}",
+            }
+            row |= {f"{run.name}_{key}": value for key, value in values.items()}
+            if part.accepted is not None:
+                others = zip(runs, part.accepted[index].tolist(), strict=True)
+                row |= {f"{run.name}_convinces_{other.name}": said for other, said in others if other is not run}
+        rows.append(row)
+    return rows
+
+
+def score_text(logit: float) -> str:
+    return f"{float(as_scores(np.array(float(logit)))):.6g}"

@@ -11,14 +11,13 @@ import torch
 from PIL import Image
 
 from cfexplain.cli import main
-from cfexplain.commands.comparison import Judged, best_concepts
-from cfexplain.commands.comparison import shown_images
+from cfexplain.inspection.comparison import RunVerdicts, best_concepts
 from cfexplain.inspection.base import VERDICTS, Verdict
 from cfexplain.inspection.changes import measured_change
 from cfexplain.inspection.sentences import change_words
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.metrics.baselines import METHODS
-from cfexplain.reporting.comparison import ComparedImage, RunView, sentence
+from cfexplain.reporting.comparison import ComparedImage, RunView, sentence, shown_images
 from tests.conftest import TINY, run_cfexplain
 
 CODE = {verdict: index for index, verdict in enumerate(VERDICTS)}
@@ -54,10 +53,10 @@ def test_the_best_concept_has_the_best_verdict_then_the_lowest_score():
     assert best_concepts(codes, logits).tolist() == [1, 1, 0]
 
 
-def judged_as(anomalous, verdicts):
+def verdicts_of(anomalous, verdicts):
     """Of images with one concept."""
     empty = torch.zeros(len(anomalous))
-    return Judged(
+    return RunVerdicts(
         names=tuple("abcdef"), classes=empty.long(), logits_before=empty, is_anomalous=torch.tensor(anomalous),
         codes=torch.tensor([[CODE[verdict]] for verdict in verdicts]), concepts=empty.long(), logits_after=empty,
         l1_distances=empty, changed_fractions=empty, accepted=None,
@@ -66,8 +65,8 @@ def judged_as(anomalous, verdicts):
 
 def test_disagreements_are_shown_first_then_other_verdicts():
     ok, adversarial, normal = Verdict.ok, Verdict.adversarial, Verdict.already_normal
-    first = judged_as([True] * 6, [ok] * 6)
-    second = judged_as([True, True, False, True, True, False], [ok, adversarial, normal, ok, adversarial, normal])
+    first = verdicts_of([True] * 6, [ok] * 6)
+    second = verdicts_of([True, True, False, True, True, False], [ok, adversarial, normal, ok, adversarial, normal])
     assert shown_images([first, second], 5) == [2, 5, 1, 4, 0]
     assert shown_images([first, second], 1) == [2]
     assert sorted(shown_images([first, second], 100)) == list(range(6))
