@@ -27,19 +27,13 @@ def sentences(inspection: Inspection, index: int) -> list[str]:
     before = position_words(float(inspection.position_before[index]))
     if verdicts[0] is Verdict.already_normal:
         return [f"This image counts as normal: its score is {before}.", "There was nothing to explain."]
-    source, targets = inspection.explanations.sources.images[index], inspection.explanations.counterfactuals[index]
-    changes = [measured_change(source, target) for target in targets]
-    said = [f"This image does not count as normal: its score is {before}.", _accepted(verdicts, changes)]
-    doubts = [
-        _doubt(inspection, index, concept, changes[concept])
-        for concept, verdict in enumerate(verdicts) if verdict is not Verdict.ok
-    ]
+    accepted = [concept for concept, verdict in enumerate(verdicts) if verdict is Verdict.ok]
+    doubts = [_doubt(inspection, index, concept) for concept in range(num_concepts) if concept not in accepted]
+    start = [f"This image does not count as normal: its score is {before}.", _accepted(inspection, index, accepted)]
     if doubts:
-        said.append(f"{doubts[0][0].upper()}{'; '.join(doubts)[1:]}.")
-    else:
-        after = [f"{_position_after(inspection, index, k)} (concept {k})" for k in range(num_concepts)]
-        said.append(f"Its score is then {listed(after)}.")
-    return said
+        return [*start, f"{doubts[0][0].upper()}{'; '.join(doubts)[1:]}."]
+    after = [f"{_position_after(inspection, index, concept)} (concept {concept})" for concept in accepted]
+    return [*start, f"Its score is then {listed(after)}."]
 
 
 def change_words(change: Change) -> str:
@@ -88,18 +82,15 @@ def listed(parts: Sequence[str], word: str = "and") -> str:
     return f" {word} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""
 
 
-def _accepted(verdicts: Sequence[Verdict], changes: Sequence[Change]) -> str:
-    ways = [
-        f"with {change_words(change)} (concept {concept})"
-        for concept, (verdict, change) in enumerate(zip(verdicts, changes, strict=True)) if verdict is Verdict.ok
-    ]  # fmt: skip
+def _accepted(inspection: Inspection, index: int, concepts: Sequence[int]) -> str:
+    ways = [f"with {_change_words(inspection, index, concept)} (concept {concept})" for concept in concepts]
     if not ways:
         return "None of the changes tried is a reliable example of what would count as normal."
     either = "either " if len(ways) > 1 else ""
     return f"It would count as normal {either}{'; or '.join(ways)}."
 
 
-def _doubt(inspection: Inspection, index: int, concept: int, change: Change) -> str:
+def _doubt(inspection: Inspection, index: int, concept: int) -> str:
     """Why a concept is not to be relied on."""
     name, verdict = f"concept {concept}", inspection.verdict(index, concept)
     if verdict is Verdict.not_flipped:
@@ -109,9 +100,16 @@ def _doubt(inspection: Inspection, index: int, concept: int, change: Change) -> 
         return f"do not rely on {name}: it no longer counts as normal {listed(failures, 'or')}"
     if verdict is Verdict.off_manifold:
         distance = float(inspection.manifold_distance[index, concept])
-        return (f"{name}, with {change_words(change)}, counts as normal but is not like the normal images "
+        words = _change_words(inspection, index, concept)
+        return (f"{name}, with {words}, counts as normal but is not like the normal images "
                 f"({distance:.2f} times the distance that 99 % of them keep)")
     return f"{name} makes the same change as concept {int(inspection.duplicate_of[index, concept])}"
+
+
+def _change_words(inspection: Inspection, index: int, concept: int) -> str:
+    explanations = inspection.explanations
+    source, counterfactual = explanations.sources.images[index], explanations.counterfactuals[index, concept]
+    return change_words(measured_change(source, counterfactual))
 
 
 def _position_after(inspection: Inspection, index: int, concept: int) -> str:
