@@ -28,8 +28,8 @@ from cfexplain.detectors.fitting import fit_detector
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import CounterfactualLearner, fit_generator
 from cfexplain.inspection.base import VERDICTS
+from cfexplain.inspection.inspect import check
 from cfexplain.inspection.reference import build_reference
-from cfexplain.inspection.verdicts import check
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.classifiers import feature_space
 from cfexplain.metrics.transfer import SEED_OFFSET
