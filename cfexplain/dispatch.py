@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from contextlib import nullcontext
@@ -15,10 +16,12 @@ from omegaconf import DictConfig
 from cfexplain import command_line, compose, config as configs
 from cfexplain.command_line import CommandLine
 from cfexplain.commands.base import Command, command_named
-from cfexplain.commands.ranks.place import check_launch, torchrun_rank
-from cfexplain.commands.sweep import is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on
+from cfexplain.commands.sweep import (
+    is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on, visible_gpus,
+)
 from cfexplain.commands.sweep_arguments import quoted
-from cfexplain.engine.runtime import check_device
+from cfexplain.engine.distributed import torchrun_rank
+from cfexplain.engine.runtime import check_device, Device, too_few_gpus
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import ConfigError, INTERRUPTED
 from cfexplain.runs.folder import claim_run_folder, make_run_folder, safe_name, stamped_name
@@ -49,7 +52,7 @@ def dispatch(command: str, argv: list[str]) -> int:
         return compose.call_hydra(_task, line, [])
     built = [_built(command, cfg) for cfg in configs]  # all, for their checks
     for each in built:
-        check_launch(command, each.config, flags.multirun)
+        _check_processes(command, each.config, flags.multirun)
     first, place = built[0], torchrun_rank()
     if not flags.multirun:
         check_device(first.config.device)
@@ -58,7 +61,7 @@ def dispatch(command: str, argv: list[str]) -> int:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
         return first.show()
     if place is not None and place.rank > 0:
-        from cfexplain.commands.ranks.rank import follow_torchrun  # here, as help and mistakes need none of it
+        from cfexplain.commands.rank import follow_torchrun  # here, as help and mistakes need none of it
 
         with stop_on_signals():
             return 0 if first.config.dry_run else follow_torchrun(first.config, place)
@@ -70,6 +73,24 @@ def dispatch(command: str, argv: list[str]) -> int:
         if flags.multirun:
             return _sweep(line, first.config)
         return _run_once(line, configs[0], first)
+
+
+def _check_processes(command: str, config: Any, is_sweep: bool) -> None:
+    """ConfigError where several processes are asked for what one does, or in two ways at once."""
+    place, asked = torchrun_rank(), config.runtime.processes
+    if command != "train" and (asked > 1 or place is not None):
+        instead = "; divide the images instead: shard=1/2, shard=2/2" if command == "explain" else ""
+        raise ConfigError(f"{command} is the work of one process: leave runtime.processes and torchrun out{instead}")
+    if place is None:
+        num_gpus = len(visible_gpus(os.environ))
+        if config.device is Device.cuda and 0 < num_gpus < asked:
+            raise ConfigError(too_few_gpus(asked, num_gpus))
+        return
+    if is_sweep:
+        raise ConfigError("-m under torchrun: leave torchrun out and add runtime.processes=<number>")
+    if asked not in (1, place.size):
+        raise ConfigError(f"torchrun started {place.size} processes: leave runtime.processes={asked} out")
+    config.check_processes(place.size)
 
 
 def _run_once(line: CommandLine, cfg: DictConfig, command: Command) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     import torchvision
     from torch import Tensor, nn
+    from torch.distributed.launcher import api as launcher
     from torch.utils import tensorboard
     from torchmetrics.image import fid, kid
     from torchvision.transforms import v2
@@ -85,6 +86,7 @@ def no_grad(function: Function) -> Function:
 if not TYPE_CHECKING:
     torch, nn = LazyModule("torch"), _Networks("torch.nn")
     F, dist = LazyModule("torch.nn.functional"), LazyModule("torch.distributed")
+    launcher = LazyModule("torch.distributed.launcher.api")
     torchvision, v2 = LazyModule("torchvision"), LazyModule("torchvision.transforms.v2")
     ndimage, stats = LazyModule("scipy.ndimage"), LazyModule("scipy.stats")
     fid, kid = LazyModule("torchmetrics.image.fid"), LazyModule("torchmetrics.image.kid")

@@ -1,4 +1,4 @@
-"""The two stages of a training: the detector, then the generator; on rank 0, which writes, and on the others.
+"""A training, in two stages: the detector, then the generator; on rank 0, which writes, and on the others.
 
 `train_other_rank` meets the ranks in the order in which `train_detector` and `train_generator` do: it waits for what
 these share.
@@ -7,25 +7,96 @@ these share.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from cfexplain.commands.base import Job
+import numpy as np
+
+from cfexplain.commands.base import counts, Job
 from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.commands.trained_run import load_detector
-from cfexplain.detectors.base import build_detector, Detector
+from cfexplain.data.splits import role_lines
+from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS
 from cfexplain.engine import checkpoint
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import Learner, train
+from cfexplain.engine.runtime import device_name
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import CounterfactualLearner, fit_generator
+from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner, fit_generator
+from cfexplain.files import write_csv
 from cfexplain.lazy import torch
-from cfexplain.reporting.grids import counterfactual_grid, spread, write_picture
-from cfexplain.types import Splits
+from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
+from cfexplain.reporting.grids import counterfactual_grid, preview_grid, spread, write_picture
+from cfexplain.reporting.live import LivePage
+from cfexplain.reporting.split import split_rows
+from cfexplain.reporting.tensorboard import TensorBoard
+from cfexplain.runs.folder import check_free_space
+from cfexplain.types import ImageSet, Splits
 
 REMEDY = "delete it and run the same command again"
+NUM_RESAMPLES = 1000  # of the intervals of the detector's AuROC
+NETWORK_COPIES = 4 * 3  # weights, two moments of Adam, an average; in the last checkpoint, the one before, a new one
+PICTURES_MB = 5
+
+
+def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks) -> dict[str, float | str]:
+    """Alone, or as rank 0 of several."""
+    job.folder.update(seed=config.seed, device=device_name(device), processes=ranks.size)
+    boards = [TensorBoard(job.folder.path)] if config.tensorboard else []
+    job.reporter.watchers = [LivePage(job.folder.path), *boards]
+    with job.timed("data"):
+        splits = config.load_splits()
+    for line in roles(splits):
+        job.reporter.say(line)
+    check_free_space(job.folder.path, _wanted_mb(config, splits))
+    write_csv(job.folder.path / "split.csv", split_rows(splits))
+    write_picture(job.folder.images / "data_preview.png", preview_grid(splits, config.num_grid_images))
+    with job.timed("detector"):
+        detector = train_detector(config, job, splits, device, ranks)
+    metrics = _detector_metrics(detector, splits, config.seed, device)
+    if "detector_auroc" not in metrics:
+        job.note("the dataset has no test anomalies: detector_auroc is left out")
+    if (note := unlike_normals(metrics)) is not None:
+        job.note(note)
+    job.folder.write_metrics(metrics)
+    if config.stage is not Stage.detector:
+        with job.timed("generator"):
+            train_generator(config, job, splits, detector, device, ranks)
+    return metrics
+
+
+def roles(splits: Splits) -> Iterator[str]:
+    """What the images are used for: of a set of many classes the counts, of a folder each group."""
+    yield counts(splits)
+    if splits.factors is None:
+        yield from (f"  {line}" for line in role_lines(splits))
+
+
+def num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
+    shape, fit, spec = splits.image_shape, config.fit, config.generator
+    networks = {
+        "detector": build_detector(config.detector, config.encoder, shape, config.seed),
+        "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
+        "discriminator": spec.build_discriminator(shape, fit.num_alpha_bins),
+        "concept classifier": build_concept_classifier(spec, fit, shape),
+    }
+    return {name: sum(part.numel() for part in network.parameters()) for name, network in networks.items()}
+
+
+def _wanted_mb(config: TrainConfig, splits: Splits) -> float:
+    """Upper bound of what a training writes; of float32."""
+    return sum(num_parameters(config, splits).values()) * 4 * NETWORK_COPIES / 2**20 + PICTURES_MB
+
+
+def _detector_metrics(detector: Detector, splits: Splits, seed: int, device: torch.device) -> dict[str, float | str]:
+    def logits(images: ImageSet) -> np.ndarray:
+        return logits_of(detector, images.images, device).numpy()
+
+    anomalous = logits(splits.test_anomalies) if splits.has_test_anomalies else None
+    return {**detector_aurocs(logits(splits.held_out), logits(splits.test_normals), anomalous, seed, NUM_RESAMPLES)}
 
 
 def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks) -> Detector:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +31,27 @@ PATIENCE = timedelta(days=1)  # whoever started the ranks notices a dead one; a 
 
 class PeerLost(FitError):
     """Another rank is gone. Its own reason is the one to know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOfRun:
+    """A process among those that train together; local: among those on its machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def torchrun_rank(environment: Mapping[str, str] = os.environ) -> RankOfRun | None:
+    """This process's, where torchrun or engine/launch.py started it as one of several."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if not all(environment.get(name) for name in names) or int(environment["WORLD_SIZE"]) == 1:
+        return None
+    return RankOfRun(
+        rank=int(environment["RANK"]), size=int(environment["WORLD_SIZE"]), local_rank=int(environment["LOCAL_RANK"]),
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+    )
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,17 @@ def stop_on_signals() -> Iterator[None]:
 
 
 @contextmanager
+def handlers_restored() -> Iterator[list[str]]:
+    """The names of the signals that stop this run, for whoever takes them over meanwhile."""
+    stops = [number for number in SIGNALS if signal.getsignal(number) is _on_signal]
+    try:
+        yield [number.name for number in stops]
+    finally:
+        for number in stops if threading.current_thread() is threading.main_thread() else ():
+            signal.signal(number, _on_signal)
+
+
+@contextmanager
 def between_steps() -> Iterator[None]:
     """While this lasts a signal is only noted: the loop asks `requested()` after each step."""
     before, _Stop.is_awaited = _Stop.is_awaited, True

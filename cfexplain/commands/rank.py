@@ -1,0 +1,83 @@
+"""One rank of a training in several processes, as engine/launch.py or torchrun starts it.
+
+Rank 0 does what a single process does, with its part of each batch. The others compute alongside and write nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from cfexplain import config as configs
+from cfexplain.commands.base import Job
+from cfexplain.commands.job import reason, warnings_as_notes
+from cfexplain.commands.stages import train_other_rank, train_run
+from cfexplain.commands.train_config import TrainConfig
+from cfexplain.engine.distributed import joined, RankOfRun, torchrun_rank
+from cfexplain.engine.launch import run_rank
+from cfexplain.engine.runtime import start_torch
+from cfexplain.errors import CfexplainError, Interrupted
+from cfexplain.files import read_json
+from cfexplain.reporting.console import complain, peak_memory_mb, Reporter
+from cfexplain.runs.folder import RunFolder
+
+
+def main() -> None:
+    """A rank of this machine's; `launch` calls it in a new process."""
+    run_rank(_train, reason)
+
+
+def follow_torchrun(config: TrainConfig, place: RankOfRun) -> int:
+    """A rank other than 0 under torchrun: its exit code. What all ranks find wrong, rank 0 says."""
+    try:
+        train_as_rank(config, place, None)
+        return 0
+    except CfexplainError as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    except Exception as error:  # noqa: BLE001: the boundary
+        traceback.print_exc()
+        complain(f"rank {place.rank}: {type(error).__name__}: {error}")
+        return 1
+
+
+def train_as_rank(config: TrainConfig, place: RankOfRun, job: Job | None) -> dict[str, float | str]:
+    """As one of several processes. job: of rank 0, the only one that writes."""
+    device = start_torch(config.runtime, config.device, place.local_rank, place.local_size)
+    with joined(place.rank, place.size, "env://", device) as ranks:
+        if job is not None:
+            return train_run(config, job, device, ranks)
+        train_other_rank(config, device, ranks)
+        return {}
+
+
+def _train(folder: Path) -> None:
+    values = configs.read(folder / "config.yaml") | {"run_dir": str(folder)}
+    config, place = configs.build_root(values, TrainConfig), torchrun_rank()
+    with _job(config, folder) if place.rank == 0 else nullcontext() as job:
+        train_as_rank(config, place, job)
+
+
+@contextmanager
+def _job(config: TrainConfig, folder: Path) -> Iterator[Job]:
+    """The job that the starter began, carried on in this process; it closes it afterwards."""
+    logging.raiseExceptions = False
+    logging.basicConfig(  # as conf/hydra/job_logging/to_file.yaml has it
+        filename=folder / "cfexplain.log", format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s",
+        level=logging.INFO,
+    )
+    run = RunFolder(folder, read_json(folder / "run.json"))
+    reporter = Reporter(sys.stderr if config.json else sys.stdout, folder / "history.jsonl")
+    job = Job(folder=run, reporter=reporter)
+    try:
+        with warnings_as_notes(job):
+            yield job
+    finally:
+        reporter.end_stage()
+        with suppress(OSError):  # a full disk has its own reason
+            run.update(peak_memory_mb=round(peak_memory_mb(), 1))
