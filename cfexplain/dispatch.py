@@ -14,17 +14,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cfexplain import command_line, compose, config as configs
-from cfexplain.command_line import CommandLine
+from cfexplain.command_line import CommandLine, quoted
 from cfexplain.commands.base import Command, command_named
-from cfexplain.commands.sweep import (
-    is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on, visible_gpus,
-)
-from cfexplain.commands.sweep_arguments import quoted
 from cfexplain.engine.distributed import torchrun_rank
 from cfexplain.engine.runtime import check_device, Device, too_few_gpus
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import ConfigError, INTERRUPTED
 from cfexplain.runs.folder import claim_run_folder, make_run_folder, safe_name, stamped_name
+from cfexplain.runs.sweep import (
+    is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on, visible_gpus,
+)
 
 
 def complete(command: str, argv: list[str]) -> int:

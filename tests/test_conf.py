@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from cfexplain import compose, config
-from cfexplain.command_line import parse
-from cfexplain.commands.sweep_arguments import quoted
+from cfexplain.command_line import parse, quoted
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONS = [

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cfexplain.commands.sweep import is_done, note_sweep, take_gpu, visible_gpus
-from cfexplain.commands.sweep_arguments import with_launcher, with_runs
+from cfexplain.command_line import with_launcher, with_runs
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.runs.lookup import reason_of, record_of, run_folders, status_of
 from cfexplain.runs.summary import summarize
 from cfexplain.runs.summary_files import write_summary
+from cfexplain.runs.sweep import is_done, note_sweep, take_gpu, visible_gpus
 
 
 def write_run(folder: Path, command: str = "train", status: str = "done", config=None, metrics=None, **record) -> Path:
