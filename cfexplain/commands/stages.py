@@ -23,7 +23,7 @@ from cfexplain.engine import checkpoint
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.runtime import device_name
-from cfexplain.errors import ConfigError, DataError
+from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner, fit_generator
 from cfexplain.files import write_csv
@@ -115,10 +115,10 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
         return detector
     ranks.shared(None)
     learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
-    _continue(learner, job)
+    _resume(learner, job)
     train(
         learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
-        save=lambda: _save_last(learner, job), save_every_steps=config.fit.checkpoint_every_steps, ranks=ranks,
+        save=lambda: checkpoint.save_learner(learner, path.parent), save_every_steps=config.fit.checkpoint_every_steps,
     )
     detector = learner.fitted()
     checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
@@ -135,24 +135,15 @@ def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.devi
     return calibrated.detector
 
 
-def _continue(learner: Learner, job: Job) -> None:
+def _resume(learner: Learner, job: Job) -> None:
     """Take the learner to where its last checkpoint stands, and the history with it."""
-    found = checkpoint.load_last(job.folder.checkpoints)
-    if found is not None and found.values.get("stage", "generator") == learner.stage:
-        try:
-            learner.load_state_dict(found.values["learner"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"{found.path} does not fit this run's config; {REMEDY}") from error
+    found = checkpoint.resume(learner, job.folder.checkpoints, REMEDY)
+    if learner.steps_done:
         job.reporter.say(f"{learner.stage} continues at step {learner.steps_done}")
     if found is not None and found.damaged is not None:
         where = f"the one before it, {found.path.name}: {learner.stage} at step {learner.steps_done}"
         job.note(f"{found.damaged} was damaged; the run went on from {where}")
-    learner.ranks.shared(learner.state_dict() if learner.steps_done else None)
     job.reporter.begin_stage(learner.stage, learner.steps_done)
-
-
-def _save_last(learner: Learner, job: Job) -> None:
-    checkpoint.save_last(job.folder.checkpoints, {"stage": learner.stage, "learner": learner.state_dict()})
 
 
 def train_generator(
@@ -160,7 +151,7 @@ def train_generator(
 ) -> None:
     """Play the game to its end, from wherever the run stands, and draw what came of it."""
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
-    _continue(learner, job)
+    _resume(learner, job)
     # Pictures while training show exposure images: the test set is for the end.
     shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
 
@@ -171,8 +162,11 @@ def train_generator(
             write_picture(file, picture)
             job.reporter.picture(file, learner.steps_done)
 
-    model = fit_generator(learner, job.reporter, on_step=draw, save=lambda: _save_last(learner, job))
-    checkpoint.save(job.folder.checkpoints / "generator.pt", {
+    folder = job.folder.checkpoints
+    model = fit_generator(
+        learner, job.reporter, on_step=draw, save=lambda: checkpoint.save_learner(learner, folder)
+    )
+    checkpoint.save(folder / "generator.pt", {
         "image_shape": list(splits.image_shape),
         "generator": model.generator.state_dict(),
         "concept_classifier": model.concept_classifier.state_dict(),
@@ -206,11 +200,10 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
 
 
 def _train_alongside(learner: Learner, num_steps: int, log_every_steps: int, config: TrainConfig) -> None:
-    if (state := learner.ranks.shared(None)) is not None:
-        learner.load_state_dict(state)
+    checkpoint.resume_with_rank_0(learner)
     train(
         learner, num_steps, log_every_steps, report=lambda tick: None, save=lambda: None,
-        save_every_steps=config.fit.checkpoint_every_steps, ranks=learner.ranks,
+        save_every_steps=config.fit.checkpoint_every_steps,
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cfexplain.engine.loop import Learner
 from cfexplain.errors import DataError, DiskFull
 from cfexplain.files import replacing
 from cfexplain.lazy import nn, torch
@@ -99,6 +100,28 @@ def load_last(folder: Path) -> LastCheckpoint | None:
             raise DataError(f"{last} and {previous} are both damaged; {remedy}") from error
     last.unlink()
     return LastCheckpoint(path=previous, values=values, damaged=last)
+
+
+def save_learner(learner: Learner, folder: Path) -> None:
+    save_last(folder, {"stage": learner.stage, "learner": learner.state_dict()})
+
+
+def resume(learner: Learner, folder: Path, remedy: str) -> LastCheckpoint | None:
+    """Take the learner, and with it those of the other ranks, to where its stage's last checkpoint stands."""
+    found = load_last(folder)
+    if found is not None and found.values.get("stage", "generator") == learner.stage:
+        try:
+            learner.load_state_dict(found.values["learner"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(f"{found.path} does not fit this run's config; {remedy}") from error
+    learner.ranks.shared(learner.state_dict() if learner.steps_done else None)
+    return found
+
+
+def resume_with_rank_0(learner: Learner) -> None:
+    """`resume` for another rank, which reads nothing."""
+    if (state := learner.ranks.shared(None)) is not None:
+        learner.load_state_dict(state)
 
 
 def _sealed(values: dict[str, Any]) -> memoryview:

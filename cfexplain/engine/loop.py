@@ -56,14 +56,13 @@ def train(
     on_step: Callable[[], None] = lambda: None,
     save: Callable[[], None] | None = None,
     save_every_steps: int = 0,
-    ranks: Ranks = ALONE,
 ) -> None:
-    """Train up to `num_steps`, from wherever the learner stands; in each of the ranks alike.
+    """Train up to `num_steps`, from wherever the learner stands; in each of its ranks alike.
 
     A tick and `on_step` come before the save of their step: whatever a checkpoint counts as done is on disk by then,
     and what comes after it is done again by a run that continues.
     """
-    started, first_step = time.perf_counter(), learner.steps_done
+    started, first_step, ranks = time.perf_counter(), learner.steps_done, learner.ranks
     names: list[str] = []
     unseen: list[Tensor] = []  # losses since the last look at them: a look waits for the GPU
     with stopping.between_steps():
@@ -84,7 +83,7 @@ def train(
                 report(Tick(stage=learner.stage, step=step, num_steps=num_steps, values=values, images_per_second=rate))
             on_step()
             if save is not None and is_saved:
-                _check_weights(learner, ranks)
+                _check_weights(learner)
                 save()
             if stop is not None:
                 saved = "; its state is saved" if save is not None else ""
@@ -102,7 +101,7 @@ def _looked_at(learner: Learner, names: list[str], losses: Tensor) -> dict[str, 
     return dict(zip(names, losses[-1].tolist(), strict=True))
 
 
-def _check_weights(learner: Learner, ranks: Ranks) -> None:
+def _check_weights(learner: Learner) -> None:
     """A finite loss can still step to weights that are not: they must not replace a good checkpoint."""
     tensors = _tensors(learner.state_dict())
     finite = [value.isfinite().all() for value in tensors if value.is_floating_point()]
@@ -110,7 +109,7 @@ def _check_weights(learner: Learner, ranks: Ranks) -> None:
         raise FitError(
             f"weights of the {learner.stage} are not finite after step {learner.steps_done}; {learner.advice}"
         )
-    ranks.check_same(tensors, f"weights of the {learner.stage} after step {learner.steps_done}")
+    learner.ranks.check_same(tensors, f"weights of the {learner.stage} after step {learner.steps_done}")
 
 
 def _tensors(state: Any) -> list[Tensor]:

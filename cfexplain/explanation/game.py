@@ -295,5 +295,5 @@ def fit_generator(
     """Train to fit.steps, from wherever the learner stands; `on_step` draws pictures, `save` writes a checkpoint."""
     training = learner.training
     train(learner, training.steps, training.log_every_steps, report, on_step=on_step, save=save,
-          save_every_steps=training.checkpoint_every_steps, ranks=learner.ranks)
+          save_every_steps=training.checkpoint_every_steps)
     return learner.fitted()

@@ -198,7 +198,7 @@ def loop_case(ranks: Ranks) -> dict:
     stopping.requested = lambda: "SIGTERM" if ranks.rank == 1 and learner.steps_done == 5 else None
     try:
         save = lambda: saved.append(learner.steps_done)  # noqa: E731
-        train(learner, 20, 2, ticks.append, save=save, save_every_steps=3, ranks=ranks)
+        train(learner, 20, 2, ticks.append, save=save, save_every_steps=3)
     except Interrupted as stop:
         return {"said": str(stop), "losses": [tick.values["loss"] for tick in ticks], "saved": saved}
     return {}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cfexplain.engine import stopping
+from cfexplain.engine.distributed import ALONE
 from cfexplain.engine.loop import train
 from cfexplain.errors import FitError, Interrupted
 
@@ -13,7 +14,7 @@ from cfexplain.errors import FitError, Interrupted
 class Walk:
     """Counts up; its loss and its weight turn bad at chosen steps."""
 
-    stage, advice, images_per_step = "walk", "lower walk.rate", 4
+    stage, advice, images_per_step, ranks = "walk", "lower walk.rate", 4, ALONE
 
     def __init__(self, bad_loss: int = 0, bad_weight: int = 0) -> None:
         self.steps_done, self.bad_loss, self.bad_weight = 0, bad_loss, bad_weight
