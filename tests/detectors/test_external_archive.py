@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.detectors.external.archive import Format, file_format
-from cfexplain.detectors.external.sources import call_factory, copy_file, read_network
+from cfexplain.detectors.external.sources import call_factory, copy_file, file_format, Format, read_network
 from cfexplain.errors import ConfigError, DataError
 
 IMAGES = torch.rand(4, 3, 16, 16)

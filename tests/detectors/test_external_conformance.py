@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.detectors.external.conformance import check_conformance
-from cfexplain.detectors.external.network import ExternalNetwork
-from cfexplain.detectors.external.network import Score
+from cfexplain.detectors.external.calibration import check_conformance
+from cfexplain.detectors.external.network import ExternalNetwork, Score
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from tests.detectors.external_specs import Brightness, external, pictures
 

@@ -23,7 +23,7 @@ class Score(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkInterface(ABC):
-    """The part of detector=external that external_network.py goes by.
+    """The part of detector=external that ExternalNetwork goes by.
 
     height, width: images are resized to this, which lets gradients through; null: they stay as they are.
     channels:    1 or 3, what the network expects; grey is repeated, colour becomes its brightness. null: as they are.
@@ -190,3 +190,39 @@ def _chosen(values: dict[str, Any], name: str | None, source: str) -> Any:
         return values[name]
     said = "detector.output is not set" if name is None else f"detector.output={name} is none of them"
     raise ConfigError(f"{source} gives {len(given)} values ({', '.join(given)}), and {said}: name one")
+
+
+class AnomalibScore(nn.Module):
+    """A model of anomalib (Akcay et al., 2022) as a network that lets gradients through.
+
+    Most of its models compute features under torch.no_grad, so nothing could be learnt from their score; here that
+    switch is out of order while they run. Of a whole anomalib model its pre-processor and its torch model are taken;
+    the post-processor is left out, for it clamps scores to [0, 1], and what is clamped has no gradient.
+    """
+
+    def __init__(self, model: nn.Module, source: str) -> None:
+        super().__init__()
+        is_whole = hasattr(model, "post_processor")  # Lightning's module around the torch model
+        self.pre_processor = getattr(model, "pre_processor", None) if is_whole else None
+        self.model = model.model if is_whole else model
+        self.source = source
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N,): pred_score or, where a model gives none, the maximum of anomaly_map."""
+        with _gradients_kept():
+            output: Any = self.model(images if self.pre_processor is None else self.pre_processor(images))
+        score, anomaly_map = getattr(output, "pred_score", None), getattr(output, "anomaly_map", None)
+        if score is None and anomaly_map is None:
+            raise ConfigError(f"{self.source} gives no pred_score and no anomaly_map, as models of anomalib do; with "
+                              "another model leave detector.kind out")
+        return anomaly_map.flatten(1).amax(dim=1) if score is None else score.flatten()
+
+
+def _gradients_kept() -> Any:
+    """A mode in which whoever switches gradients off, or on, is not heard: it stays as it was outside."""
+
+    class GradientsKept(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
+
+    return GradientsKept()

@@ -1,15 +1,27 @@
-"""Where an external detector's network comes from: a file that torch reads, or a function of the user's."""
+"""Where an external detector's network comes from: a function of the user's, or a file that torch reads and may read.
+
+What a file is, is looked up in its zip directory before anything is loaded. A Python pickle runs code when it is read,
+so it is refused. TorchScript is a program in a language of its own, without Python; a torch.export program is a list of
+operators. Both are searched for what reaches beyond tensors: operators that touch files, pickles packed inside, names
+that torch would import or evaluate. This is no sandbox; it refuses what it recognises, and it knows the layout of the
+torch versions that it was written for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import io
+import json
+import re
 import sys
 import warnings
+import zipfile
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from cfexplain.detectors.external.archive import file_format, Format
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.files import replacing
 from cfexplain.lazy import nn, torch
@@ -71,3 +83,118 @@ def _checked_content(path: Path, sha256: str | None) -> bytes:
         raise DataError(f"{path} is not the file that the config was made for (detector.sha256={sha256[:12]}...); put "
                         "that one back or, to take what is there now, train anew with detector.sha256=null")
     return content
+
+
+INSTEAD = ("save the model with torch.jit (trace, script) or torch.export, or name a function of yours that loads it: "
+           "detector.factory=module:function allow_custom_code=true")
+NAMESPACES = {"aten", "prim", "prims"}
+FILE_OPERATORS = {"save", "from_file", "load_library"}
+SCRIPT_CALL = re.compile(r"\bops\.(\w+)\.(\w+)|\btorch\.(\w+)\(")
+OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)")
+CONTROL = re.compile(r"torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|wrap_with_autocast|cond|while_loop)")
+ARITHMETIC = re.compile(
+    r"(_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|lshift|rshift|getitem)"
+    r"|math\.(trunc|floor|ceil|sqrt)|torch\.(sym_\w+|_sym_sqrt))"
+)
+EXPRESSION = re.compile(  # of sizes: Mod(2*Symbol('s77', positive=True, integer=True) + 1, 3)
+    r"(?:'\w++'|(?:integer|positive|nonnegative|real)=|[a-z]+\d++|[A-Z][A-Za-z]*+|\d++(?:\.\d++)?"
+    r"|[\s+*/%(),<>=!&|~-])*+"
+)
+IMPORTING = ("__enum__", "default_factory")  # parts of a tree spec for which torch imports a module
+
+
+class Format(Enum):
+    torchscript = "TorchScript"
+    exported = "torch.export"
+
+
+def file_format(path: Path, content: bytes) -> Format:
+    """Which of the two the content of `path` is. DataError for anything else, and what reaches beyond tensors."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _checked(path, archive)
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, RecursionError) as error:
+        raise DataError(_no_archive(path, content[:2])) from error
+
+
+def _no_archive(path: Path, start: bytes) -> str:
+    if start[:1] == b"\x80":
+        return f"{path} is a Python pickle, which can run code when it is read, and is not opened; {INSTEAD}"
+    if start == b"PK":
+        return f"{path} is a damaged TorchScript or torch.export file; save it again"
+    return f"{path} is neither a TorchScript file nor a torch.export program; {INSTEAD}"
+
+
+def _checked(path: Path, archive: zipfile.ZipFile) -> Format:
+    names = archive.namelist()
+    folder = names[0].partition("/")[0] + "/" if names else ""
+    inside = {name.removeprefix(folder) for name in names}
+    if len({name.lower() for name in names}) < len(names) or not all(name.startswith(folder) for name in names):
+        raise DataError(f"{path} is no archive as torch writes it; save it again")
+    if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
+        _check_script(path, archive, [name for name in names if name.startswith(f"{folder}code/")])
+        return Format.torchscript
+    if "archive_format" in inside and "models/model.json" in inside:
+        _check_program(path, archive, folder, inside)
+        return Format.exported
+    if "data.pkl" in inside:
+        raise DataError(f"{path} was written by torch.save: weights alone, or a pickled model, which can run code when "
+                        f"it is read; it is not opened; {INSTEAD}")
+    raise DataError(f"{path} is neither a TorchScript file nor a torch.export program; {INSTEAD}")
+
+
+def _check_script(path: Path, archive: zipfile.ZipFile, names: list[str]) -> None:
+    for name in names:
+        if name.endswith(".py"):
+            for namespace, operator, plain in SCRIPT_CALL.findall(archive.read(name).decode("utf-8", "replace")):
+                if namespace not in {*NAMESPACES, ""} or {operator, plain} & FILE_OPERATORS:
+                    _refuse(path, f"{namespace or 'torch'}.{operator or plain}")
+
+
+def _check_program(path: Path, archive: zipfile.ZipFile, folder: str, inside: set[str]) -> None:
+    for name in inside:
+        if name.startswith("models/") and name != "models/model.json" or name.startswith("data/aotinductor"):
+            _refuse(path, name)
+        if name.startswith(("data/weights/", "data/constants/")) and name.endswith(".pt"):
+            _refuse(path, f"{name}, a pickle")
+        if name.endswith("_config.json"):
+            for payload in json.loads(archive.read(folder + name)).get("config", {}).values():
+                path_name = str(payload.get("path_name"))
+                if payload.get("use_pickle") or path_name.startswith(("custom_obj", "opaque_obj")):
+                    _refuse(path, f"{path_name}, a pickled object")
+    text = archive.read(f"{folder}models/model.json").decode("utf-8")
+    for word in IMPORTING:
+        if word in text:
+            _refuse(path, f"{word}, for which torch imports a module")
+    for key, value in _strings(json.loads(text)):
+        if key == "expr_str" and not EXPRESSION.fullmatch(value):
+            _refuse(path, f"the expression {value[:60]!r}")
+        if key == "target" and value.startswith(("torch", "_operator", "math", "#")) and not _is_operator(value):
+            _refuse(path, value)
+
+
+def _is_operator(target: str) -> bool:
+    """A target that torch would look up, by attributes from torch down: a tensor operator, or arithmetic of sizes."""
+    found = OPERATOR.fullmatch(target)
+    if found is None or found[1] not in NAMESPACES or found[2] in FILE_OPERATORS:
+        return bool(CONTROL.fullmatch(target) or ARITHMETIC.fullmatch(target))
+    packet = getattr(getattr(torch.ops, found[1]), found[2], None)
+    return isinstance(getattr(packet, found[3], None), torch._ops.OpOverload)
+
+
+def _strings(values: Any) -> Iterator[tuple[str, str]]:
+    """Every string in nested values with the key it stands under."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if isinstance(value, str):
+                yield key, value
+            else:
+                yield from _strings(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _strings(value)
+
+
+def _refuse(path: Path, what: str) -> None:
+    raise DataError(f"{path} holds {what}, which reaches beyond tensors, and is not opened; export the network without "
+                    "it, or load it in a function of yours: detector.factory=module:function allow_custom_code=true")

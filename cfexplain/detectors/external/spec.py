@@ -12,8 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, log_sigmoid, LogProbs
-from cfexplain.detectors.external.anomalib import AnomalibScore
-from cfexplain.detectors.external.network import ExternalNetwork, NetworkInterface
+from cfexplain.detectors.external.network import AnomalibScore, ExternalNetwork, NetworkInterface
 from cfexplain.detectors.external.sources import call_factory, copy_file, read_network
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError, DataError
