@@ -22,7 +22,7 @@ from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS
 from cfexplain.engine import checkpoint
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import Learner, train
-from cfexplain.engine.runtime import device_name
+from cfexplain.engine.runtime import autocast_dtype, device_name
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner, fit_generator
@@ -151,6 +151,8 @@ def train_generator(
 ) -> None:
     """Play the game to its end, from wherever the run stands, and draw what came of it."""
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+    learner.autocast_dtype = autocast_dtype(config.runtime, device)
+    job.folder.update(score_noise=learner.levels.noise)
     _resume(learner, job)
     # Pictures while training show exposure images: the test set is for the end.
     shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
@@ -196,6 +198,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
         detector = learner.fitted()
     if config.stage is not Stage.detector:
         game = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+        game.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(game, config.fit.steps, config.fit.log_every_steps, config)
 
 

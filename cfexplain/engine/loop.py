@@ -20,6 +20,7 @@ class Learner(ABC):
 
     stage:  its name in reports.
     advice: what to do about a loss that is not finite.
+    autocast_dtype: what `train` multiplies in, engine.runtime.autocast_dtype; None: float32.
     """
 
     stage: str
@@ -27,6 +28,8 @@ class Learner(ABC):
     images_per_step: int
     steps_done: int
     ranks: Ranks = ALONE
+    device: torch.device
+    autocast_dtype: torch.dtype | None = None
 
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
@@ -67,7 +70,8 @@ def train(
     unseen: list[Tensor] = []  # losses since the last look at them: a look waits for the GPU
     with stopping.between_steps():
         while learner.steps_done < num_steps:
-            losses = learner.step()
+            with torch.autocast(learner.device.type, learner.autocast_dtype, learner.autocast_dtype is not None):
+                losses = learner.step()
             step = learner.steps_done
             names = list(losses)
             unseen.append(torch.stack(list(losses.values())))

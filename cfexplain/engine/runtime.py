@@ -21,17 +21,26 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class Precision(Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """processes:     that train together, each on its part of every batch; of train alone.
     num_threads:   of each; null leaves torch's choice.
     deterministic: refuse operations whose result varies between runs.
+    precision:     of the products in training (torch.autocast); weights, losses, scores and all that is measured later
+                   are float32. auto: bfloat16 where the hardware multiplies it, on GPUs and on CPUs with AMX.
     """
 
     processes: int
     num_threads: int | None
     deterministic: bool
     allow_tf32: bool
+    precision: Precision
 
     def __post_init__(self) -> None:
         if self.processes < 1:
@@ -57,12 +66,23 @@ def start_torch(runtime: Runtime, device: Device, local_rank: int = 0, local_siz
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = runtime.allow_tf32  # convolutions, which the line above leaves alone
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
     if use_cuda and local_size > 1:
         if local_size > (num_gpus := torch.cuda.device_count()):
             raise ConfigError(too_few_gpus(local_size, num_gpus))
         torch.cuda.set_device(local_rank)
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def autocast_dtype(runtime: Runtime, device: torch.device) -> torch.dtype | None:
+    """What training multiplies in; None: as the weights are, float32."""
+    if runtime.precision is not Precision.auto:
+        return torch.bfloat16 if runtime.precision is Precision.bfloat16 else None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.9
+    return torch.bfloat16 if capabilities.get("amx_bf16") else None
 
 
 def too_few_gpus(num_processes: int, num_gpus: int) -> str:

@@ -23,13 +23,13 @@ from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.objective import (
     GeneratorTraining, build_concept_classifier, diversity_losses, hinge_losses, l1_distances, matching_loss, noisy,
-    overlap_losses, score_losses,
+    overlap_losses, score_losses, as_directions,
 )
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import Splits, Tick
 
-KEEPS, CHANGES = slice(0, None, 2), slice(1, None, 2)  # rows of a batch that keep their bin, and that change it
+MAX_NOISE, BEARABLE, BEARING_IMAGES = 0.2, 0.9, 1000  # of largest_bearable_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,24 +44,50 @@ class Networks:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is asked of G in a step: M pairs of an image x and the bin a and concept k that it is edited to.
+    """N images, normal ones before outliers, and M pairs of an image, a bin and a concept that are asked of G.
 
-    The first N are the batch's own, normal images before outliers; where a loss compares concepts, every outlier
-    follows under each of the K concepts with alpha = 0.
+    The first `num_kept` pairs keep the bin of their image, the others change it; the last are, where a loss compares
+    concepts, every outlier under each of the K concepts with alpha = 0.
 
-    sources:     (M, C, H, W) in [-1, 1]; target_bins a, concepts k: (M,) int64.
+    images:      (N, C, H, W) in [-1, 1].
     source_bins: (N,) int64, b(x).
-    changing:    indices of the pairs that are asked to change their bin: the others show no concept.
-    held_out:    (N - num_normals, C, H, W) held-out normal images, whose scores the counterfactuals are to match.
+    indices:     (M,) int64, each pair's image; target_bins a and concepts k: (M,) int64.
+    returning:   (R,) int64, the pairs that are edited back to where they came from.
+    compared:    (N', K) int64, the pairs of outliers under each concept; N' is 0 where no loss compares them.
     """
 
-    sources: Tensor
+    images: Tensor
     source_bins: Tensor
+    indices: Tensor
     target_bins: Tensor
     concepts: Tensor
-    changing: Tensor
-    num_normals: int
-    held_out: Tensor
+    num_kept: int
+    returning: Tensor
+    compared: Tensor
+
+    @property
+    def sources(self) -> Tensor:
+        """(M, C, H, W), each pair's image."""
+        return self.images[self.indices]
+
+    @property
+    def bins_before(self) -> Tensor:
+        """(M,), the bin that each pair's image has."""
+        return self.source_bins[self.indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalLevels:
+    """How held-out normal images score under the noise that edited images get.
+
+    noise:     standard deviation of that noise, in [-1, 1] units.
+    stop:      kappa, the mean of -log(1 - phi), where the score loss of alpha = 0 ends; None: nowhere.
+    quantiles: (batch_size / 2,) logits, which the counterfactuals of each concept are to match.
+    """
+
+    noise: float
+    stop: float | None
+    quantiles: Tensor
 
 
 class CounterfactualLearner(Learner):
@@ -88,13 +114,16 @@ class CounterfactualLearner(Learner):
             generator=self.generator, discriminator=self.discriminator, concept_classifier=self.concept_classifier,
             detector=self.detector,
         )
+        for network in (self.generator, self.discriminator, self.detector):
+            network.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        betas = (training.beta_1, training.beta_2)
-        self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), training.learning_rate, betas)
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), training.discriminator_learning_rate, betas
-        )
-        self.concept_optimizer = torch.optim.Adam(self.concept_classifier.parameters(), training.learning_rate, betas)
+
+        def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+            return torch.optim.Adam(network.parameters(), rate, (training.beta_1, training.beta_2), fused=True)
+
+        self.generator_optimizer = adam(self.generator, training.learning_rate)
+        self.discriminator_optimizer = adam(self.discriminator, training.discriminator_learning_rate)
+        self.concept_optimizer = adam(self.concept_classifier, training.learning_rate)
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer, self.concept_optimizer):
             ranks.average_gradients_of(optimizer)
 
@@ -102,8 +131,7 @@ class CounterfactualLearner(Learner):
         self.normals = splits.train.images_for(device)
         self.exposure = splits.exposure.images_for(device)
         self.normal_bins, self.exposure_bins = self._source_bins(self.normals), self._source_bins(self.exposure)
-        self.held_out = splits.held_out.images_for(device)
-        self.score_stop = self._normal_level() if training.score_stop else None
+        self.levels = normal_levels(detector, splits.held_out.images_for(device), training, seed, device)
         self.images_per_step = training.batch_size
         self.steps_done = 0
 
@@ -120,14 +148,17 @@ class CounterfactualLearner(Learner):
         take_step(self.discriminator_optimizer, loss_d)
 
         # R: which concept was applied?
-        asked = batch.concepts[batch.changing]
-        concept_logits = self.concept_classifier(batch.sources[batch.changing], fakes[batch.changing], noise)
+        changed = slice(batch.num_kept, None)
+        pairs, asked = (batch.sources[changed], fakes[changed]), batch.concepts[changed]
+        if training.orders_pairs:
+            pairs = as_directions(pairs, (batch.target_bins > batch.bins_before)[changed])
+        concept_logits = self.concept_classifier(*pairs, noise)
         loss_r = F.cross_entropy(concept_logits, asked)
         take_step(self.concept_optimizer, loss_r)
 
         # G: against D, R and the frozen detector.
         with frozen(self.discriminator, self.concept_classifier):
-            terms = generator_losses(self.networks, batch, edits, training, self.score_stop, noise, self.ranks)
+            terms = generator_losses(self.networks, batch, edits, training, self.levels, noise, self.ranks)
             loss_g = sum(getattr(training, name) * value for name, value in terms.items())
             take_step(self.generator_optimizer, loss_g)
         self._update_average()
@@ -137,13 +168,14 @@ class CounterfactualLearner(Learner):
         return {name: value.detach() for name, value in (losses | {"concept_accuracy": accuracy} | terms).items()}
 
     def sample(self, step: int) -> Batch:
-        """This rank's part of a batch: half normal, half exposure images, with a target bin and a concept each.
+        """This rank's part of a batch: half normal, half exposure images, and what is asked of G for them.
 
         Every second image keeps its bin (reconstruction), the others draw one of the other bins. For two bins that is
         the uniform draw of the paper with its two halves made equal; and shapes stay the same from step to step.
+        Outliers that are compared under all concepts are not asked for alpha = 0 a second time.
         """
         training, ranks, generator = self.training, self.ranks, step_generator(self.seed, step, "batch")
-        half = training.batch_size // 2
+        half, num_bins, num_concepts = training.batch_size // 2, training.num_alpha_bins, training.num_concepts
 
         def draw(high: int, count: int) -> Tensor:
             return torch.randint(high, (count,), generator=generator).to(self.device)
@@ -157,21 +189,30 @@ class CounterfactualLearner(Learner):
         images = part(augmented(images, self.augmentation, step_generator(self.seed, step, "augmentation")))
         if self.augmentation is not None:
             source_bins = self._source_bins(images)
-        sources, num_bins = to_float(images), training.num_alpha_bins
-        target_bins = (source_bins + 1 + part(draw(num_bins - 1, 2 * half))) % num_bins
-        target_bins[KEEPS] = source_bins[KEEPS]
-        concepts = part(draw(training.num_concepts, 2 * half))
-        indices = torch.arange(len(sources), device=self.device)
-        compared = sources[half // ranks.size :] if training.compares_concepts else sources[:0]
-        every_concept = torch.arange(training.num_concepts, device=self.device).repeat(len(compared))
+        other_bins = (source_bins + 1 + part(draw(num_bins - 1, 2 * half))) % num_bins
+        concepts = part(draw(num_concepts, 2 * half))
+
+        index = torch.arange(len(images), device=self.device)
+        kept, changed = index[::2], index[1::2]
+        outliers = index[half // ranks.size :] if training.compares_concepts else index[:0]
+        is_compared = num_bins == 2 and training.compares_concepts  # then alpha = 0 is the other bin of outliers
+        if is_compared:
+            changed = changed[: half // ranks.size // 2]
+        every_concept = torch.arange(num_concepts, device=self.device).repeat(len(outliers))
+        first_compared = len(kept) + len(changed)
+        compared = first_compared + torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
+        returning = len(kept) + torch.arange(len(changed), device=self.device)
+        if is_compared:
+            returning = torch.cat([returning, compared.gather(1, concepts[outliers][:, None])[1::2, 0]])
         return Batch(
-            sources=torch.cat([sources, compared.repeat_interleave(training.num_concepts, dim=0)]),
+            images=to_float(images).contiguous(memory_format=torch.channels_last),
             source_bins=source_bins,
-            target_bins=torch.cat([target_bins, torch.zeros_like(every_concept)]),
-            concepts=torch.cat([concepts, every_concept]),
-            changing=torch.cat([indices[CHANGES], len(indices) + torch.arange(len(every_concept), device=self.device)]),
-            num_normals=half // ranks.size,
-            held_out=to_float(rows(self.held_out, ranks.part(draw(len(self.held_out), half)), self.device)),
+            indices=torch.cat([kept, changed, outliers.repeat_interleave(num_concepts)]),
+            target_bins=torch.cat([source_bins[kept], other_bins[changed], torch.zeros_like(every_concept)]),
+            concepts=torch.cat([concepts[kept], concepts[changed], every_concept]),
+            num_kept=len(kept),
+            returning=returning,
+            compared=compared,
         )
 
     def _source_bins(self, images: Tensor) -> Tensor:
@@ -179,16 +220,6 @@ class CounterfactualLearner(Learner):
         scores = logits_of(self.detector, images, self.device).sigmoid()
         num_bins = self.training.num_alpha_bins
         return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
-
-    def _normal_level(self) -> float:
-        """kappa: the mean of -log(1 - phi) over held-out normals, under the noise that edited images get."""
-        noise = step_generator(self.seed, 0, "normal level")
-        log_normal = batched_on_cpu(
-            lambda images: self.detector.log_probs(noisy(images, self.training.score_noise, noise)).log_normal,
-            self.held_out,
-            self.device,
-        )
-        return -log_normal.mean().item()
 
     def _noise(self, step: int) -> torch.Generator:
         """Of this rank, on its device."""
@@ -218,74 +249,99 @@ class CounterfactualLearner(Learner):
         return {name: getattr(self, name) for name in names}
 
 
+def largest_bearable_noise(detector: Detector, normals: Tensor, seed: int, device: torch.device) -> float:
+    """The largest noise under which 90 % of normal images keep their verdict, at most 0.2, in [-1, 1] units.
+
+    More than a detector's normals bear says nothing about an edit: what is matched would be the noise.
+    normals: (N, C, H, W) uint8.  Found by halving: to MAX_NOISE / 2^8.
+    """
+
+    def verdicts(sigma: float) -> Tensor:
+        noise = step_generator(seed, 0, "bearable noise")
+        scored = batched_on_cpu(lambda images: detector.log_probs(noisy(images, sigma, noise)).logit, normals, device)
+        return scored > detector.threshold.cpu()
+
+    clean, low, high = verdicts(0.0), 0.0, MAX_NOISE
+    if (verdicts(high) == clean).float().mean() >= BEARABLE:
+        return high
+    for _ in range(8):
+        middle = (low + high) / 2
+        is_borne = (verdicts(middle) == clean).float().mean() >= BEARABLE
+        low, high = (middle, high) if is_borne else (low, middle)
+    return low
+
+
+def normal_levels(
+    detector: Detector, held_out: Tensor, training: GeneratorTraining, seed: int, device: torch.device
+) -> NormalLevels:
+    """Of (N, C, H, W) uint8 held-out normal images."""
+    sigma = training.score_noise
+    if sigma is None:
+        sigma = largest_bearable_noise(detector, held_out[:BEARING_IMAGES], seed, device)
+    noise = step_generator(seed, 0, "normal level")
+
+    def scored(images: Tensor) -> Tensor:
+        found = detector.log_probs(noisy(images, sigma, noise))
+        return torch.stack([found.logit, found.log_normal], dim=1)
+
+    logits, log_normal = batched_on_cpu(scored, held_out, device).unbind(dim=1)
+    shares = (torch.arange(training.batch_size // 2) + 0.5) / (training.batch_size // 2)
+    stop = -log_normal.mean().item() if training.score_stop else None
+    return NormalLevels(noise=sigma, stop=stop, quantiles=logits.quantile(shares).to(device))
+
+
 def discriminator_loss(discriminator: nn.Module, batch: Batch, fakes: Tensor) -> Tensor:
     """L_D = mean max(0, 1 - D(x, b)) + mean max(0, 1 + D(G(x, a, k), a))."""
-    fake_logits = discriminator(fakes, batch.target_bins)
-    real_logits = discriminator(batch.sources[: len(batch.source_bins)], batch.source_bins)
-    real_losses = hinge_losses(real_logits, is_real=True)
-    return real_losses.mean() + hinge_losses(fake_logits, is_real=False).mean()
+    logits = discriminator(torch.cat([batch.images, fakes]), torch.cat([batch.source_bins, batch.target_bins]))
+    real_logits, fake_logits = logits.split([len(batch.images), len(fakes)])
+    return hinge_losses(real_logits, is_real=True).mean() + hinge_losses(fake_logits, is_real=False).mean()
 
 
 def generator_losses(
-    networks: Networks, batch: Batch, edits: Tensor, training: GeneratorTraining, score_stop: float | None,
+    networks: Networks, batch: Batch, edits: Tensor, training: GeneratorTraining, levels: NormalLevels,
     noise: torch.Generator, ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """G's terms by the name of their weight in GeneratorTraining, unweighted; those of weight 0 are left out.
 
-    edits:      (M, C, H, W), G(x, a, k) of the batch's pairs.
-    score_stop: kappa, the normals' mean -log(1 - phi), where the score loss of alpha = 0 ends; None: nowhere.
+    edits: (M, C, H, W), G(x, a, k) of the batch's pairs.
     """
-    n, has_cycle = len(batch.source_bins), training.cycle > 0
-    sources, outliers = batch.sources[:n], batch.sources[batch.num_normals : n]
-    if training.compares_concepts:
-        counterfactuals = edits[n:].unflatten(0, (len(outliers), training.num_concepts))  # (N', K, C, H, W)
-    edited = edits[:n]
+    sources, bins_before, changed = batch.sources, batch.bins_before, slice(batch.num_kept, None)
     # The way back, G(G(x, a, k), b, k). Where a = b, G(x, a, k) is itself the reconstruction.
-    back = CHANGES if has_cycle else slice(0, 0)
-    cycles, cycle_bins = edited[back], batch.source_bins[back]
-    if has_cycle:
-        cycles = networks.generator(cycles, cycle_bins, batch.concepts[:n][back])
-    log_probs = networks.detector.log_probs(noisy(torch.cat([edits, cycles]), training.score_noise, noise))
+    back = batch.returning if training.cycle > 0 else batch.returning[:0]
+    cycles, cycle_bins = edits[back], bins_before[back]
+    if training.cycle > 0:
+        cycles = networks.generator(cycles, cycle_bins, batch.concepts[back])
+    log_probs = networks.detector.log_probs(noisy(torch.cat([edits, cycles]), levels.noise, noise))
     alphas = torch.cat([batch.target_bins, cycle_bins]) / (training.num_alpha_bins - 1)
 
     losses = {
         # -D(G(x, a, k), a)
         "adversarial": -networks.discriminator(edits, batch.target_bins).mean(),
         # -[alpha log phi + (1 - alpha) log(1 - phi)] of G(x, a, k), and of the way back for the source's own bin
-        "score": score_losses(log_probs.log_anomalous, log_probs.log_normal, alphas, score_stop).mean(),
+        "score": score_losses(log_probs.log_anomalous, log_probs.log_normal, alphas, levels.stop).mean(),
         # |x - G(x, b, k)| + |x - G(G(x, a, k), b, k)|
-        "reconstruction": l1_distances(edited[KEEPS], sources[KEEPS]).mean(),
+        "reconstruction": l1_distances(edits[: batch.num_kept], sources[: batch.num_kept]).mean(),
     }
-    if has_cycle:
-        way_back = l1_distances(cycles, sources[back]).mean()
-        losses["reconstruction"] = losses["reconstruction"] + training.cycle * way_back
+    if training.cycle > 0:
+        losses["reconstruction"] = losses["reconstruction"] + training.cycle * l1_distances(cycles, sources[back]).mean()
     # Cross-entropy of R against k, for the pairs (x, G(x, a, k)) and (G(x, a, k), way back)
-    before, after = torch.cat([batch.sources[batch.changing], edited[back]]), torch.cat([edits[batch.changing], cycles])
-    concepts = torch.cat([batch.concepts[batch.changing], batch.concepts[:n][back]])
-    losses["concept"] = F.cross_entropy(networks.concept_classifier(before, after, noise), concepts)
+    pairs = torch.cat([sources[changed], edits[back]]), torch.cat([edits[changed], cycles])
+    if training.orders_pairs:
+        is_rising = batch.target_bins > bins_before
+        pairs = as_directions(pairs, torch.cat([is_rising[changed], ~is_rising[back]]))
+    concepts = torch.cat([batch.concepts[changed], batch.concepts[back]])
+    losses["concept"] = F.cross_entropy(networks.concept_classifier(*pairs, noise), concepts)
     if training.compares_concepts:
-        logits = log_probs.logit[n : len(edits)].unflatten(0, counterfactuals.shape[:2])
-        losses["matching"] = _matching(networks.detector, logits, batch.held_out, training.score_noise, noise, ranks)
-        losses["pull"] = l1_distances(edits[n:], batch.sources[n:]).mean()
+        counterfactuals, outliers = edits[batch.compared], sources[batch.compared[:, 0]]  # (N', K, C, H, W)
+        # Each concept for itself: matching their mixture let both concepts turn red (purity 0.15 instead of 0.79). Of
+        # the whole batch, on every rank: it is a distance of two distributions, not a mean over images.
+        logits = ranks.gathered(log_probs.logit[batch.compared]).unbind(dim=1)
+        losses["matching"] = torch.stack([matching_loss(of_concept, levels.quantiles) for of_concept in logits]).mean()
+        losses["pull"] = l1_distances(counterfactuals.flatten(0, 1), sources[batch.compared.flatten()]).mean()
         if training.num_concepts > 1:
             losses["diversity"] = diversity_losses(counterfactuals, training.diversity_margin).mean()
             losses["overlap"] = overlap_losses(outliers, counterfactuals).mean()
     return {name: value for name, value in losses.items() if getattr(training, name) > 0}
-
-
-def _matching(
-    detector: Detector, logits: Tensor, held_out: Tensor, score_noise: float, noise: torch.Generator, ranks: Ranks
-) -> Tensor:
-    """Distance of the counterfactuals' (N, K) logits to those of N held-out normals, () .
-
-    Each concept for itself: matching their mixture let both concepts turn red (purity 0.15 instead of 0.79). Under the
-    same noise: clean normals would ask for more than they score themselves. Of the whole batch, on every rank: it is a
-    distance of two distributions, not a mean over images.
-    """
-    with torch.no_grad():
-        normal_logits = detector.log_probs(noisy(held_out, score_noise, noise)).logit
-    logits, normal_logits = ranks.gathered(logits), ranks.gathered(normal_logits)
-    return torch.stack([matching_loss(of_concept, normal_logits) for of_concept in logits.unbind(dim=1)]).mean()
 
 
 def fit_generator(

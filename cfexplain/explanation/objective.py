@@ -14,6 +14,9 @@ from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
 
 
+QUARTILES_APART = 1.349  # of a normal distribution, in standard deviations
+
+
 class ConceptView(Enum):
     pair = "pair"
     direction = "direction"
@@ -25,7 +28,8 @@ class GeneratorTraining:
 
     num_alpha_bins: n; bin a stands for the wanted score a / (n - 1).
     score_stop:     the score loss of alpha = 0 ends at the held-out normals' mean level.
-    score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units.
+    score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units;
+                    None: as much as this detector's normals bear.
     reconstruction: L1 distance to the source, where nothing is to change and after the way back, G(G(x, a, k), b, k).
     cycle:          share of the way back in it, 1 in the paper. 0: no way back, for defects: what is normal cannot tell
                     what they looked like.
@@ -49,7 +53,7 @@ class GeneratorTraining:
     adversarial: float
     score: float
     score_stop: bool
-    score_noise: float
+    score_noise: float | None
     matching: float
     reconstruction: float
     cycle: float
@@ -78,11 +82,16 @@ class GeneratorTraining:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        weights = ("adversarial", "score", "score_noise", "matching", "reconstruction", "cycle", "concept",
+        weights = ("adversarial", "score", "matching", "reconstruction", "cycle", "concept",
                    "concept_noise", "pull", "diversity", "diversity_margin", "overlap")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @property
+    def orders_pairs(self) -> bool:
+        """Whether R sees (more anomalous, less anomalous) images instead of the paper's (source, edited) ones."""
+        return self.concept_classifier is ConceptView.direction
 
     @property
     def compares_concepts(self) -> bool:
@@ -121,15 +130,18 @@ def l1_distances(images: Tensor, others: Tensor) -> Tensor:
     return (images - others).abs().flatten(1).mean(dim=1)
 
 
-def matching_loss(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """1-D Wasserstein distance of two samples of equal size, in standard deviations of the reference: () .
+def matching_loss(logits: Tensor, quantiles: Tensor) -> Tensor:
+    """1-D Wasserstein distance of a sample to a distribution that is given by as many quantiles: ().
 
-    The distance of sorted values is the exact optimal transport cost on a line. It is 0 where the counterfactuals score
-    like normal images, the harder ones included; so it aims at a counterfactual AuROC of 0.5 and not below.
+    quantiles: (N,) rising, at the middles of N equal shares. The distance of sorted values is the exact optimal
+    transport cost on a line, here in standard deviations of a normal distribution with the same quartiles. It is 0 where
+    the counterfactuals score like normal images, the harder ones included; so it aims at a counterfactual AuROC of 0.5
+    and not below.
     """
-    assert logits.shape == reference_logits.shape, (logits.shape, reference_logits.shape)
-    scale = reference_logits.std().clamp_min(1e-6)
-    return (logits.sort().values - reference_logits.sort().values).abs().mean() / scale
+    assert logits.shape == quantiles.shape, (logits.shape, quantiles.shape)
+    quarter = len(quantiles) // 4
+    scale = (quantiles[-1 - quarter] - quantiles[quarter]) / QUARTILES_APART
+    return (logits.sort().values - quantiles).abs().mean() / scale.clamp_min(1e-6)
 
 
 def diversity_losses(counterfactuals: Tensor, margin: float, pool: int = 4) -> Tensor:
@@ -162,3 +174,13 @@ def noisy(images: Tensor, standard_deviation: float, noise: torch.Generator) -> 
         return images
     drawn = torch.randn(images.shape, generator=noise, device=noise.device)
     return images + standard_deviation * drawn.to(images)
+
+
+def as_directions(pairs: tuple[Tensor, Tensor], is_rising: Tensor) -> tuple[Tensor, Tensor]:
+    """(source, edited) images as (more anomalous, less anomalous).
+
+    A linear R is odd in the edit: a way back, which undoes an edit, would have to show the opposite concept.
+    """
+    source, edited = pairs
+    swapped = is_rising[:, None, None, None]
+    return torch.where(swapped, edited, source), torch.where(swapped, source, edited)

@@ -9,7 +9,7 @@ from cfexplain.generators.base import GeneratorSpec
 from cfexplain.generators.blocks import (
     ConditionalGroupNorm, ConditionalResBlock, PairClassifier, ProjectionDiscriminator,
 )
-from cfexplain.lazy import F, nn, Tensor
+from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
 
 
@@ -20,6 +20,8 @@ class Conv(GeneratorSpec):
     patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
     source_skip: the source, times this, is added to the output before the tanh; 0 draws every picture anew.
     exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, as greys count.
+    head_width: channels of the head's layer at full resolution, which sees the source, scaled by condition; 0: none.
+    joins_stem: the stem's features are joined to those before the head.
     condition_spread: how much the norms' scales of different concepts and alpha bins differ at the start.
     """
 
@@ -30,13 +32,15 @@ class Conv(GeneratorSpec):
     source_skip: float
     exact_skip: bool
     condition_spread: float
+    head_width: int
+    joins_stem: bool
     discriminator_width: int
     discriminator_blocks: int
     concept_width: int
     concept_blocks: int
 
     def __post_init__(self) -> None:
-        for name in ("num_downsamplings", "num_middle_blocks"):
+        for name in ("num_downsamplings", "num_middle_blocks", "head_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         for name in ("source_skip", "condition_spread"):
@@ -50,7 +54,7 @@ class Conv(GeneratorSpec):
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
         return ConditionalGenerator(
             image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
-            num_concepts, self.source_skip, self.exact_skip, self.condition_spread,
+            num_concepts, self.source_skip, self.exact_skip, self.condition_spread, self.head_width, self.joins_stem,
         )
 
     def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
@@ -90,6 +94,8 @@ class ConditionalGenerator(nn.Module):
         source_skip: float,
         exact_skip: bool,
         condition_spread: float,
+        head_width: int,
+        joins_stem: bool,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
@@ -106,7 +112,14 @@ class ConditionalGenerator(nn.Module):
         ups = [ConditionalResBlock(b, a, num_conditions, resize=2.0) for a, b in zip(widths[:-1], widths[1:])][::-1]
         self.blocks = nn.ModuleList([*downs, *middles, *ups])
         self.head_norm = ConditionalGroupNorm(width, num_conditions)
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        self.join = nn.Conv2d(2 * width, width, 3, padding=1) if joins_stem else None
+        self.head = nn.Conv2d(head_width or width, channels, 3, padding=1)
+        self.sees_source = head_width > 0
+        if head_width > 0:
+            self.head_features = nn.Conv2d(width, head_width, 3, padding=1)
+            self.head_source = nn.Conv2d(channels, head_width, 3, padding=1)
+            self.head_scale = nn.Embedding(num_conditions, head_width)
+            nn.init.ones_(self.head_scale.weight)
         for module in self.modules():
             if isinstance(module, ConditionalGroupNorm) and condition_spread > 0:
                 nn.init.normal_(module.scale.weight, 1.0, condition_spread)
@@ -117,12 +130,19 @@ class ConditionalGenerator(nn.Module):
         conditions = alpha_bins * self.num_concepts + concepts
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(images, padding, mode="reflect") if any(padding) else images
-        features = self.stem(F.pixel_unshuffle(padded, self.patch) if self.patch > 1 else padded)
+        features = stem = self.stem(F.pixel_unshuffle(padded, self.patch) if self.patch > 1 else padded)
         for block in self.blocks:
             features = block(features, conditions)
+        if self.join is not None:
+            features = features + self.join(torch.cat([stem, features], dim=1))
         features = F.relu(self.head_norm(features, conditions))
+        if self.sees_source:
+            features = self.head_features(features)  # before it is enlarged: a quarter of the work
         if self.patch > 1:
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
+        if self.sees_source:
+            seen = self.head_source(padded) * self.head_scale(conditions)[:, :, None, None]
+            features = F.relu(features + seen)
         edited = self.head(features)[:, :, :height, :width]
         return (self._kept(images) + edited).tanh()
 

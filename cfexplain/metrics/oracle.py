@@ -95,6 +95,11 @@ def other_kept(seen: SeenFactors, sources: SeenFactors, factors: tuple[Factor, .
     return np.where(np.array(factors) == Factor.SHAPE, same_colour, same_shape)
 
 
+def share_among(key: str, hits: np.ndarray, of_interest: np.ndarray) -> dict[str, float]:
+    """Share of hits among those of interest, two bool arrays of one shape; no key where there are none of them."""
+    return {key: float(hits[of_interest].mean())} if of_interest.any() else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Oracle(ClassifierMetricSpec):
     """oracle_* keys; nothing where the dataset knows no factors. Its classifier is of shapes."""
@@ -102,7 +107,7 @@ class Oracle(ClassifierMetricSpec):
     meanings = {
         "oracle_normal_rate": ("share that truly are normal, by the known factors", "1"),
         "oracle_concept_purity": ("share in which only the concept's own factor became normal", "1"),
-        "oracle_other_kept": ("share in which the other factor kept its value", "1"),
+        "oracle_other_kept": ("share of the truly normal ones in which the other factor kept its value", "1"),
         "oracle_legible_rate": ("share on which the oracle is sure of the class", "1"),
         "oracle_accuracy": ("the oracle's own accuracy on real test images", "1"),
         "oracle_assignment": ("factor that each concept stands for", ""),
@@ -126,14 +131,16 @@ class Oracle(ClassifierMetricSpec):
         kept = other_kept(seen, _truth(explanations.sources.classes, rule), pure.factors)
 
         values: dict[str, float | str] = {"oracle_accuracy": self._accuracy(inputs, classifier, rule)}
-        for key, hits in (("normal_rate", normal_shape | normal_colour), ("concept_purity", pure.is_pure)):
+        is_normal = normal_shape | normal_colour
+        for key, hits in (("normal_rate", is_normal), ("concept_purity", pure.is_pure)):
             values |= share_with_interval(f"oracle_{key}", hits, inputs.seed, self.num_resamples)
-        values |= {"oracle_other_kept": float(kept.mean()), "oracle_legible_rate": float(seen.is_legible.mean())}
-        for concept, factor in enumerate(pure.factors):
-            normal = (normal_shape | normal_colour)[:, concept]
+        values |= share_among("oracle_other_kept", kept, is_normal)
+        values["oracle_legible_rate"] = float(seen.is_legible.mean())
+        for concept in range(len(pure.factors)):
+            normal = is_normal[:, concept]
             values[f"oracle_normal_rate_concept_{concept}"] = float(normal.mean())
             values[f"oracle_purity_concept_{concept}"] = float(pure.is_pure[:, concept].mean())
-            values[f"oracle_other_kept_concept_{concept}"] = float(kept[:, concept].mean())
+            values |= share_among(f"oracle_other_kept_concept_{concept}", kept[:, concept], normal)
         values["oracle_assignment"] = " ".join(f"{k}:{factor.name.lower()}" for k, factor in enumerate(pure.factors))
         return values
 

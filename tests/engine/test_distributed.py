@@ -67,15 +67,18 @@ def test_the_parts_of_a_batch_are_its_blocks_divided():
 def test_the_ranks_samples_are_the_halves_of_one_batch(augmentation):
     splits = splits_of(augmentation)
     whole, parts = game_of(splits, ALONE).sample(7), [game_of(splits, ranks).sample(7) for ranks in PAIR]
-    for name in ("sources", "source_bins", "target_bins", "concepts"):
-        blocks = [getattr(part, name)[:8].split([4, 4]) for part in parts]
+
+    def own(batch, name):  # of the pairs, those that are not compared, in the order of their images
+        values, num_images = getattr(batch, name), len(batch.images)
+        return values if name in ("images", "source_bins") else values[batch.indices[:num_images].argsort()]
+
+    for name in ("images", "source_bins", "target_bins", "concepts"):
+        blocks = [own(part, name).split([4, 4]) for part in parts]
         joined_ = torch.cat([blocks[0][0], blocks[1][0], blocks[0][1], blocks[1][1]])
-        torch.testing.assert_close(joined_, getattr(whole, name)[:16], msg=name)
-    torch.testing.assert_close(torch.cat([part.held_out for part in parts]), whole.held_out)
-    assert [part.num_normals for part in parts] == [4, 4] and whole.num_normals == 8
-    for part in parts:  # every second row keeps its bin, in each part too
-        assert torch.equal(part.target_bins[:8:2], part.source_bins[::2])
-        assert (part.target_bins[1:8:2] != part.source_bins[1::2]).all()
+        torch.testing.assert_close(joined_, own(whole, name), msg=name)
+    for part in parts:  # every second image keeps its bin, in each part too
+        assert part.num_kept == 4 and (part.target_bins[:4] == part.bins_before[:4]).all()
+        assert (part.target_bins[4:8] != part.bins_before[4:8]).all()
 
 
 def test_alone_nothing_is_replaced_and_no_step_is_hooked():

@@ -15,6 +15,7 @@ class Walk:
     """Counts up; its loss and its weight turn bad at chosen steps."""
 
     stage, advice, images_per_step, ranks = "walk", "lower walk.rate", 4, ALONE
+    device, autocast_dtype = torch.device("cpu"), None
 
     def __init__(self, bad_loss: int = 0, bad_weight: int = 0) -> None:
         self.steps_done, self.bad_loss, self.bad_weight = 0, bad_loss, bad_weight

@@ -13,9 +13,11 @@ from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.engine.distributed import Ranks
+from cfexplain.engine.seeding import step_generator
 from cfexplain.explanation import game
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, fit_generator
+from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, NormalLevels, fit_generator
+from cfexplain.explanation.objective import ConceptView
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 from tests.specs import small_fit, small_generator
@@ -101,20 +103,21 @@ def flat(*levels: float) -> torch.Tensor:
 
 
 def flat_batch() -> Batch:
-    """Two normals, two outliers (.8 and .6); rows 0 and 2 keep their bin; then the outliers under both concepts."""
+    """Two normals, two outliers (.8 and .6); the first of each keeps its bin; then the outliers under both concepts."""
     return Batch(
-        sources=flat(0.0, 0.2, 0.8, 0.6, 0.8, 0.8, 0.6, 0.6),
+        images=flat(0.0, 0.2, 0.8, 0.6),
         source_bins=torch.tensor([0, 0, 1, 1]),
-        target_bins=torch.tensor([0, 1, 1, 0, 0, 0, 0, 0]),
-        concepts=torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]),
-        changing=torch.tensor([1, 3, 4, 5, 6, 7]),
-        num_normals=2,
-        held_out=flat(0.1, 0.3),
+        indices=torch.tensor([0, 2, 1, 2, 2, 3, 3]),
+        target_bins=torch.tensor([0, 1, 1, 0, 0, 0, 0]),
+        concepts=torch.tensor([0, 0, 1, 0, 1, 0, 1]),
+        num_kept=2,
+        returning=torch.tensor([2, 6]),
+        compared=torch.tensor([[3, 4], [5, 6]]),
     )
 
 
-# G(x, a, k) = x / 2 + k / 10 + a / 5. Its edits have the levels 0, .4, .6, .4 and .4, .5, .3, .4; the ways back of rows
-# 1 and 3, G(.4, 0, 1) and G(.4, 1, 1), the levels .3 and .5.
+# G(x, a, k) = x / 2 + k / 10 + a / 5. Its edits have the levels 0, .6, .4 and .4, .5, .3, .4; the ways back of the
+# pairs 2 and 6, G(.4, 0, 1) and G(.4, 1, 1), the levels .3 and .5.
 def flat_networks() -> Networks:
     def column(values):
         return values.view(-1, 1, 1, 1)
@@ -132,7 +135,8 @@ def flat_networks() -> Networks:
 def flat_learner(splits, detector, monkeypatch, score_stop=None, **values) -> CounterfactualLearner:
     training = dataclasses.replace(FIT, batch_size=4, score_noise=0.0, diversity_margin=0.3, **values)
     learner = learner_of(splits, detector, training)
-    learner.networks, learner.score_stop, learner.sample = flat_networks(), score_stop, lambda step: flat_batch()
+    learner.networks, learner.sample = flat_networks(), lambda step: flat_batch()
+    learner.levels = NormalLevels(noise=0.0, stop=score_stop, quantiles=torch.tensor([-0.8, -0.4]))
     for name in NETWORKS:
         setattr(learner, name, getattr(learner.networks, name))
     for name, network in (("generator", "generator"), ("discriminator", "discriminator"),
@@ -150,20 +154,22 @@ def cross_entropy(*signed_differences: float) -> float:
 
 def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
     found = flat_learner(splits, detector, monkeypatch).step()
-    # R's logits (0, 1 + change of level), of rows 1, 3 and 4 to 7; of concept 0, rows 4 and 6, with the sign turned
-    of_edits = (1.2, 0.8, -0.6, 0.7, -0.7, 0.8)
+    # R's logits (0, 1 + change of level), of the pairs 2 to 6; of concept 0, pairs 3 and 5, with the sign turned. Pair 2
+    # rises from .2 to .4 and is shown as .4 to .2.
+    of_edits = (0.8, -0.6, 0.7, -0.7, 0.8)
     wanted = {
-        # D: real logits 0, .2, -.2, -.4; edited ones 0, -.6, -.4, .4, .4, .5, .3, .4
-        "discriminator": (1 + 0.8 + 1.2 + 1.4) / 4 + (1 + 0.4 + 0.6 + 1.4 + 1.4 + 1.5 + 1.3 + 1.4) / 8,
+        # D: real logits 0, .2, -.2, -.4; edited ones 0, -.4, -.6, .4, .5, .3, .4
+        "discriminator": (1 + 0.8 + 1.2 + 1.4) / 4 + (1 + 0.6 + 0.4 + 1.4 + 1.5 + 1.3 + 1.4) / 7,
         "concept_classifier": cross_entropy(*of_edits),
-        "concept_accuracy": 4 / 6,
-        "adversarial": -(0 - 0.6 - 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4) / 8,
-        # level where alpha is 0, 1 - level where it is 1, of the eight edits and the two ways back
-        "score": (0 + 0.6 + 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4 + 0.3 + 0.5) / 10,
+        "concept_accuracy": 3 / 5,
+        "adversarial": -(0 - 0.4 - 0.6 + 0.4 + 0.5 + 0.3 + 0.4) / 7,
+        # level where alpha is 0, 1 - level where it is 1, of the seven edits and the two ways back
+        "score": (0 + 0.4 + 0.6 + 0.4 + 0.5 + 0.3 + 0.4 + 0.3 + 0.5) / 9,
         "reconstruction": (0 + 0.2) / 2 + (0.1 + 0.1) / 2,
-        "concept": cross_entropy(*of_edits, 0.9, 1.1),  # the ways back: .4 to .3, .4 to .5
-        # logits 2 level - 1: (-.4, -.2), (-.2, 0) against held-out (-.8, -.4), whose deviation is .4 / sqrt(2)
-        "matching": ((0.4 + 0.2) / 2 + (0.6 + 0.4) / 2) / 2 / (0.4 / math.sqrt(2)),
+        # the ways back: .4 to .3, which falls, and .4 to .5, which rises and is shown as .5 to .4
+        "concept": cross_entropy(*of_edits, 0.9, 0.9),
+        # logits 2 level - 1: (-.4, -.2), (-.2, 0) against (-.8, -.4), whose quartiles are .4 apart
+        "matching": ((0.4 + 0.2) / 2 + (0.6 + 0.4) / 2) / 2 / (0.4 / 1.349),
         "pull": (0.4 + 0.3 + 0.3 + 0.2) / 4,
         "diversity": 0.3 - 0.1,
         # edits of four equal pixels: lengths .8 and .6, then .6 and .4, each with 0.01 added where divided by
@@ -176,15 +182,22 @@ def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
 
 def test_the_score_loss_stops_at_the_normals_level(splits, detector, monkeypatch):
     found = flat_learner(splits, detector, monkeypatch, score_stop=0.35).step()
-    # alpha = 0: 0, .4, .4, .5, .3, .4 and .3 less .35 where they are above it; alpha = 1 as before: .6, .4, .5
-    assert found["score"].item() == pytest.approx((0.05 + 0.05 + 0.15 + 0.05 + 0.6 + 0.4 + 0.5) / 10)
+    # alpha = 0: 0, .4, .5, .3, .4 and .3 less .35 where they are above it; alpha = 1 as before: .4, .6, .5
+    assert found["score"].item() == pytest.approx((0.05 + 0.15 + 0.05 + 0.4 + 0.6 + 0.5) / 9)
+
+
+def test_the_papers_concept_classifier_sees_source_and_edited_image_in_that_order(splits, detector, monkeypatch):
+    found = flat_learner(splits, detector, monkeypatch, concept_classifier=ConceptView.pair).step()
+    of_edits = (1.2, -0.6, 0.7, -0.7, 0.8)
+    assert found["concept_classifier"].item() == pytest.approx(cross_entropy(*of_edits))
+    assert found["concept"].item() == pytest.approx(cross_entropy(*of_edits, 0.9, 1.1))
 
 
 def test_without_the_way_back_only_what_keeps_its_bin_is_reconstructed(splits, detector, monkeypatch):
     found = flat_learner(splits, detector, monkeypatch, cycle=0.0).step()
     assert found["reconstruction"].item() == pytest.approx(0.1)
     assert found["concept"].item() == pytest.approx(found["concept_classifier"].item())
-    assert found["score"].item() == pytest.approx((0 + 0.6 + 0.4 + 0.4 + 0.4 + 0.5 + 0.3 + 0.4) / 8)
+    assert found["score"].item() == pytest.approx((0 + 0.4 + 0.6 + 0.4 + 0.5 + 0.3 + 0.4) / 7)
 
 
 def test_noise_is_of_the_step_and_the_rank(splits, detector):
@@ -251,11 +264,59 @@ def test_any_number_of_concepts_and_bins(splits, detector, num_concepts, num_alp
     explanations = explain_images(model, splits.test_anomalies, CPU)
     assert explanations.images.shape == (60, num_alpha_bins, num_concepts, 1, 16, 16)
     sample = learner_of(splits, detector, fit).sample(0)
-    own, every = sample.target_bins[:8], sample.target_bins[8:]
-    assert (own[::2] == sample.source_bins[::2]).all() and (own[1::2] != sample.source_bins[1::2]).all()
-    assert every.tolist() == [0] * 4 * num_concepts and sample.concepts[8:].tolist() == [*range(num_concepts)] * 4
-    assert torch.equal(sample.sources[8:], sample.sources[4:8].repeat_interleave(num_concepts, dim=0))
-    assert sample.changing.tolist() == [1, 3, 5, 7, *range(8, 8 + 4 * num_concepts)]
+    num_changed = 2 if num_alpha_bins == 2 else 4  # of two bins the outliers' other one is among those compared
+    changed, before = slice(4, 4 + num_changed), sample.bins_before
+    assert sample.num_kept == 4 and sample.indices[:4].tolist() == [0, 2, 4, 6]
+    assert (sample.target_bins[:4] == before[:4]).all() and (sample.target_bins[changed] != before[changed]).all()
+    assert sample.indices[changed].tolist() == [1, 3, 5, 7][:num_changed]
+    assert sample.compared.flatten().tolist() == [*range(4 + num_changed, len(sample.indices))]
+    assert (sample.indices[sample.compared] == torch.tensor([4, 5, 6, 7])[:, None]).all()
+    assert (sample.concepts[sample.compared] == torch.arange(num_concepts)).all()
+    assert not sample.target_bins[sample.compared].any()
+    assert sample.indices[sample.returning].tolist() == [1, 3, 5, 7]
+    assert torch.equal(sample.sources[sample.compared[:, 0]], sample.images[4:])
+
+
+@pytest.mark.parametrize(("levels", "is_bounded"), [((0, 40), True), ((120, 127), False)])
+def test_noise_is_as_large_as_normals_bear(levels, is_bounded):
+    """A detector of the mean: far below its threshold normals bear all noise, close to it little."""
+    normals = torch.linspace(*levels, 200).byte().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    detector = LineDetector(None)  # logit 2 mean - 1; its threshold of 0 is a mean of 0.5, a grey of 191
+    detector.threshold = torch.tensor(-1.0)  # a mean of 0, a grey of 127.5
+
+    def borne(sigma: float) -> float:
+        noise = step_generator(0, 0, "bearable noise")
+        shaken = game.noisy(normals / 127.5 - 1, sigma, noise)
+        return ((means(shaken) <= 0) == (means(normals / 127.5 - 1) <= 0)).float().mean().item()
+
+    found = game.largest_bearable_noise(detector, normals, 0, CPU)
+    if is_bounded:
+        assert found == 0.2
+    else:
+        assert borne(found) >= 0.9 > borne(found + 0.2 / 2**8) and 0.001 < found < 0.1
+
+
+def test_quantiles_are_those_of_held_out_normals_under_their_noise(splits, detector):
+    held_out = splits.held_out.images
+    clean = game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.0), 0, CPU)
+    logits = logits_of(detector, held_out, CPU)
+    torch.testing.assert_close(clean.quantiles, logits.quantile(torch.tensor([0.125, 0.375, 0.625, 0.875])))
+    shaken = game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.2), 0, CPU)
+    assert shaken.noise == 0.2 and not torch.equal(shaken.quantiles, clean.quantiles)
+    assert clean.stop == pytest.approx(logits.sigmoid().neg().log1p().neg().mean().item())  # -log(1 - phi)
+    assert game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_stop=False), 0, CPU).stop is None
+
+
+def test_in_bfloat16_the_losses_are_nearly_those_of_float32_and_the_weights_are_float32(splits, detector):
+    ticks = []
+    for dtype in (None, torch.bfloat16):
+        learner = learner_of(splits, detector, dataclasses.replace(FIT, steps=1))
+        learner.autocast_dtype = dtype
+        fit_generator(learner, ticks.append)
+        assert all(value.dtype == torch.float32 for value in weights(learner.generator))
+    plain, fast = (torch.tensor([*tick.values.values()]) for tick in ticks)
+    assert not torch.equal(plain, fast)
+    torch.testing.assert_close(fast, plain, rtol=0.05, atol=0.02)
 
 
 def test_scores_are_those_of_the_saved_images(splits, detector):

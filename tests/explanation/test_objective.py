@@ -40,15 +40,15 @@ def test_score_loss_stops_at_the_normals_level_only_for_alpha_zero():
 
 
 def test_matching_loss_is_the_transport_cost_in_reference_deviations():
-    reference = torch.tensor([0.0, 2.0, 4.0])  # standard deviation 2
-    shifted = torch.tensor([5.0, 1.0, 3.0])  # each one 1 above its partner, in another order
-    torch.testing.assert_close(matching_loss(shifted, reference), torch.tensor(0.5))
+    quantiles = torch.tensor([-9.0, 0.0, 2.698, 90.0])  # quartiles 2.698 apart: a standard deviation of 2, tails or not
+    shifted = torch.tensor([91.0, -8.0, 3.698, 1.0])  # each one 1 above its partner, in another order
+    torch.testing.assert_close(matching_loss(shifted, quantiles), torch.tensor(0.5))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_matching_loss_ignores_order_and_is_zero_only_for_the_same_values(seed):
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(20, generator=generator)
+    values = torch.randn(20, generator=generator).sort().values
     assert matching_loss(values[torch.randperm(20, generator=generator)], values) == 0
     assert matching_loss(values - 1, values) > 0.5  # lower scores cost as much as higher ones: no reward below normal
     torch.testing.assert_close(matching_loss(values - 1, values), matching_loss(values + 1, values))

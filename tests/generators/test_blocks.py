@@ -36,7 +36,7 @@ def test_direction_classifier_does_not_see_a_fine_mark_and_the_pair_classifier_d
 def make_generator(shape, source_skip=2.0, exact_skip=False, condition_spread=0.0) -> ConditionalGenerator:
     return ConditionalGenerator(
         shape, 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2, source_skip=source_skip, exact_skip=exact_skip,
-        condition_spread=condition_spread,
+        condition_spread=condition_spread, head_width=8, joins_stem=True,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 
 from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.classifiers import ClassifierRecipe, train_classifier
-from cfexplain.metrics.oracle import Factor, Oracle, SeenFactors, dominant_colours, other_kept, purity, seen_factors
+from cfexplain.metrics.oracle import Factor, Oracle, SeenFactors, dominant_colours, other_kept, purity, seen_factors, share_among
 
 PALETTE = ((255, 0, 0), (0, 255, 0), (255, 255, 0), (255, 255, 255))
 SPEC = Oracle(num_resamples=100, width=6, num_steps=120)
@@ -103,7 +103,12 @@ def test_unchanged_anomalies_are_not_normal(planted):
     values = SPEC.compute(replace(planted, explanations=replace(explanations, images=unchanged)))
     assert values["oracle_normal_rate"] < 0.1
     assert values["oracle_concept_purity"] < 0.1
-    assert values["oracle_other_kept"] > 0.9
+
+
+def test_what_kept_the_other_factor_counts_among_truly_normal_ones_only():
+    kept, normal = np.array([[True, False], [True, True]]), np.array([[False, True], [False, True]])
+    assert share_among("kept", kept, normal) == {"kept": 0.5}
+    assert share_among("kept", kept, np.zeros_like(normal)) == {}
 
 
 def test_a_weak_oracle_says_so(planted):
