@@ -15,22 +15,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from cfexplain.data.batches import augmented, rows, to_float
-from cfexplain.detectors.base import Detector, batched_on_cpu, logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, frozen, take_step, train
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import FittedModel
+from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
-    GeneratorTraining, build_concept_classifier, diversity_losses, hinge_losses, l1_distances, matching_loss, noisy,
-    overlap_losses, score_losses, as_directions,
+    GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
+    matching_loss, noisy, overlap_losses, score_losses,
 )
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import Splits, Tick
-
-MAX_NOISE, BEARABLE, BEARING_IMAGES = 0.2, 0.9, 1000  # of largest_bearable_noise
-
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
@@ -74,20 +72,6 @@ class Batch:
     def bins_before(self) -> Tensor:
         """(M,), the bin that each pair's image has."""
         return self.source_bins[self.indices]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormalLevels:
-    """How held-out normal images score under the noise that edited images get.
-
-    noise:     standard deviation of that noise, in [-1, 1] units.
-    stop:      kappa, the mean of -log(1 - phi), where the score loss of alpha = 0 ends; None: nowhere.
-    quantiles: (batch_size / 2,) logits, which the counterfactuals of each concept are to match.
-    """
-
-    noise: float
-    stop: float | None
-    quantiles: Tensor
 
 
 class CounterfactualLearner(Learner):
@@ -249,47 +233,6 @@ class CounterfactualLearner(Learner):
         return {name: getattr(self, name) for name in names}
 
 
-def largest_bearable_noise(detector: Detector, normals: Tensor, seed: int, device: torch.device) -> float:
-    """The largest noise under which 90 % of normal images keep their verdict, at most 0.2, in [-1, 1] units.
-
-    More than a detector's normals bear says nothing about an edit: what is matched would be the noise.
-    normals: (N, C, H, W) uint8.  Found by halving: to MAX_NOISE / 2^8.
-    """
-
-    def verdicts(sigma: float) -> Tensor:
-        noise = step_generator(seed, 0, "bearable noise")
-        scored = batched_on_cpu(lambda images: detector.log_probs(noisy(images, sigma, noise)).logit, normals, device)
-        return scored > detector.threshold.cpu()
-
-    clean, low, high = verdicts(0.0), 0.0, MAX_NOISE
-    if (verdicts(high) == clean).float().mean() >= BEARABLE:
-        return high
-    for _ in range(8):
-        middle = (low + high) / 2
-        is_borne = (verdicts(middle) == clean).float().mean() >= BEARABLE
-        low, high = (middle, high) if is_borne else (low, middle)
-    return low
-
-
-def normal_levels(
-    detector: Detector, held_out: Tensor, training: GeneratorTraining, seed: int, device: torch.device
-) -> NormalLevels:
-    """Of (N, C, H, W) uint8 held-out normal images."""
-    sigma = training.score_noise
-    if sigma is None:
-        sigma = largest_bearable_noise(detector, held_out[:BEARING_IMAGES], seed, device)
-    noise = step_generator(seed, 0, "normal level")
-
-    def scored(images: Tensor) -> Tensor:
-        found = detector.log_probs(noisy(images, sigma, noise))
-        return torch.stack([found.logit, found.log_normal], dim=1)
-
-    logits, log_normal = batched_on_cpu(scored, held_out, device).unbind(dim=1)
-    shares = (torch.arange(training.batch_size // 2) + 0.5) / (training.batch_size // 2)
-    stop = -log_normal.mean().item() if training.score_stop else None
-    return NormalLevels(noise=sigma, stop=stop, quantiles=logits.quantile(shares).to(device))
-
-
 def discriminator_loss(discriminator: nn.Module, batch: Batch, fakes: Tensor) -> Tensor:
     """L_D = mean max(0, 1 - D(x, b)) + mean max(0, 1 + D(G(x, a, k), a))."""
     logits = discriminator(torch.cat([batch.images, fakes]), torch.cat([batch.source_bins, batch.target_bins]))
@@ -323,7 +266,8 @@ def generator_losses(
         "reconstruction": l1_distances(edits[: batch.num_kept], sources[: batch.num_kept]).mean(),
     }
     if training.cycle > 0:
-        losses["reconstruction"] = losses["reconstruction"] + training.cycle * l1_distances(cycles, sources[back]).mean()
+        way_back = l1_distances(cycles, sources[back]).mean()
+        losses["reconstruction"] = losses["reconstruction"] + training.cycle * way_back
     # Cross-entropy of R against k, for the pairs (x, G(x, a, k)) and (G(x, a, k), way back)
     pairs = torch.cat([sources[changed], edits[back]]), torch.cat([edits[changed], cycles])
     if training.orders_pairs:

@@ -134,9 +134,9 @@ def matching_loss(logits: Tensor, quantiles: Tensor) -> Tensor:
     """1-D Wasserstein distance of a sample to a distribution that is given by as many quantiles: ().
 
     quantiles: (N,) rising, at the middles of N equal shares. The distance of sorted values is the exact optimal
-    transport cost on a line, here in standard deviations of a normal distribution with the same quartiles. It is 0 where
-    the counterfactuals score like normal images, the harder ones included; so it aims at a counterfactual AuROC of 0.5
-    and not below.
+    transport cost on a line, here in standard deviations of a normal distribution with the same quartiles. It is 0
+    where the counterfactuals score like normal images, the harder ones included; so it aims at a counterfactual AuROC
+    of 0.5 and not below.
     """
     assert logits.shape == quantiles.shape, (logits.shape, quantiles.shape)
     quarter = len(quantiles) // 4

@@ -19,8 +19,8 @@ from tests.conftest import ROOT, TINY
 # Runs in one and in two processes can be compared without noise, of which each process draws its own, and at rates at
 # which rounding is not amplified.
 MORE = ["fit.steps=20", "fit.log_every_steps=1", "fit.checkpoint_every_steps=3", "fit.learning_rate=1e-5",
-        "fit.discriminator_learning_rate=1e-5", "detector.learning_rate=1e-5", "fit.score_noise=0", "runtime.precision=float32",
-        "fit.concept_noise=0"]
+        "fit.discriminator_learning_rate=1e-5", "detector.learning_rate=1e-5", "fit.score_noise=0",
+        "fit.concept_noise=0", "runtime.precision=float32"]
 ENDLESS = ["fit.steps=100000"]
 TWO = "runtime.processes=2"
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}

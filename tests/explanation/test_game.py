@@ -16,8 +16,9 @@ from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.seeding import step_generator
 from cfexplain.explanation import game
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, NormalLevels, fit_generator
-from cfexplain.explanation.objective import ConceptView
+from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, fit_generator
+from cfexplain.explanation.normal_levels import NormalLevels, largest_bearable_noise, normal_levels
+from cfexplain.explanation.objective import ConceptView, noisy
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 from tests.specs import small_fit, small_generator
@@ -154,8 +155,8 @@ def cross_entropy(*signed_differences: float) -> float:
 
 def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
     found = flat_learner(splits, detector, monkeypatch).step()
-    # R's logits (0, 1 + change of level), of the pairs 2 to 6; of concept 0, pairs 3 and 5, with the sign turned. Pair 2
-    # rises from .2 to .4 and is shown as .4 to .2.
+    # R's logits (0, 1 + change of level), of the pairs 2 to 6; of concept 0, pairs 3 and 5, with the sign turned. Pair
+    # 2 rises from .2 to .4 and is shown as .4 to .2.
     of_edits = (0.8, -0.6, 0.7, -0.7, 0.8)
     wanted = {
         # D: real logits 0, .2, -.2, -.4; edited ones 0, -.4, -.6, .4, .5, .3, .4
@@ -286,10 +287,10 @@ def test_noise_is_as_large_as_normals_bear(levels, is_bounded):
 
     def borne(sigma: float) -> float:
         noise = step_generator(0, 0, "bearable noise")
-        shaken = game.noisy(normals / 127.5 - 1, sigma, noise)
+        shaken = noisy(normals / 127.5 - 1, sigma, noise)
         return ((means(shaken) <= 0) == (means(normals / 127.5 - 1) <= 0)).float().mean().item()
 
-    found = game.largest_bearable_noise(detector, normals, 0, CPU)
+    found = largest_bearable_noise(detector, normals, 0, CPU)
     if is_bounded:
         assert found == 0.2
     else:
@@ -298,13 +299,13 @@ def test_noise_is_as_large_as_normals_bear(levels, is_bounded):
 
 def test_quantiles_are_those_of_held_out_normals_under_their_noise(splits, detector):
     held_out = splits.held_out.images
-    clean = game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.0), 0, CPU)
+    clean = normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.0), 0, CPU)
     logits = logits_of(detector, held_out, CPU)
     torch.testing.assert_close(clean.quantiles, logits.quantile(torch.tensor([0.125, 0.375, 0.625, 0.875])))
-    shaken = game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.2), 0, CPU)
+    shaken = normal_levels(detector, held_out, dataclasses.replace(FIT, score_noise=0.2), 0, CPU)
     assert shaken.noise == 0.2 and not torch.equal(shaken.quantiles, clean.quantiles)
     assert clean.stop == pytest.approx(logits.sigmoid().neg().log1p().neg().mean().item())  # -log(1 - phi)
-    assert game.normal_levels(detector, held_out, dataclasses.replace(FIT, score_stop=False), 0, CPU).stop is None
+    assert normal_levels(detector, held_out, dataclasses.replace(FIT, score_stop=False), 0, CPU).stop is None
 
 
 def test_in_bfloat16_the_losses_are_nearly_those_of_float32_and_the_weights_are_float32(splits, detector):

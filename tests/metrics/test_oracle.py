@@ -8,7 +8,9 @@ import torch
 
 from cfexplain.errors import CfexplainWarning
 from cfexplain.metrics.classifiers import ClassifierRecipe, train_classifier
-from cfexplain.metrics.oracle import Factor, Oracle, SeenFactors, dominant_colours, other_kept, purity, seen_factors, share_among
+from cfexplain.metrics.oracle import (
+    Factor, Oracle, SeenFactors, dominant_colours, other_kept, purity, seen_factors, share_among,
+)
 
 PALETTE = ((255, 0, 0), (0, 255, 0), (255, 255, 0), (255, 255, 255))
 SPEC = Oracle(num_resamples=100, width=6, num_steps=120)
