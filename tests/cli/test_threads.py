@@ -37,7 +37,8 @@ def ticks(folder: Path) -> list[dict]:
 
 
 def test_threads_change_results_by_rounding_only(trained):
-    one, two = trained("one", 1, "runtime=auto"), trained("two", 2, "runtime=auto")
+    more = ("runtime=auto", "runtime.precision=float32")
+    one, two = trained("one", 1, *more), trained("two", 2, *more)
     (detector, first, *_), (other_detector, other_first, *_) = ticks(one), ticks(two)
     # thirty steps of Adam; seen: 5e-5
     assert other_detector["loss"] == pytest.approx(detector["loss"], rel=1e-3)

@@ -182,7 +182,7 @@ def test_a_lost_peer_is_an_error_with_that_name(tmp_path, monkeypatch):
 class Count(Learner):
     """Its loss is the rank's number; it has no weights."""
 
-    stage, advice, images_per_step, parts = "count", "", 1, {}
+    stage, advice, images_per_step, parts, device = "count", "", 1, {}, CPU
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.steps_done, self.weight = ranks, 0, torch.zeros(1)
