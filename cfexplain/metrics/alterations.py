@@ -19,7 +19,7 @@ BATCH_SIZE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Alterations:
-    """PNG, JPEG, shift and blur, and how strong they are.
+    """JPEG, shift and blur, and how strong they are. PNG keeps every value, so there is nothing to survive.
 
     jpeg_quality: 1 to 95.
     shift_pixels: to the right.
@@ -41,8 +41,7 @@ class Alterations:
     def functions(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """By name, each (N, C, H, W) uint8 -> the same shape."""
         return {
-            "png": lambda images: through_file(images, "PNG"),
-            "jpeg": lambda images: through_file(images, "JPEG", quality=self.jpeg_quality),
+            "jpeg": lambda images: through_jpeg(images, self.jpeg_quality),
             "shift": lambda images: shifted(images, self.shift_pixels),
             "blur": lambda images: blurred(images, self.blur_sigma),
         }
@@ -60,13 +59,13 @@ def altered_logits(
     return torch.cat(parts)
 
 
-def through_file(images: Tensor, format: str, **options: int) -> Tensor:
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
     """(N, C, H, W) uint8 with 1 or 3 channels, encoded by Pillow and read again."""
     decoded = np.empty(images.shape, dtype=np.uint8)
     for i, image in enumerate(images.numpy()):
         file = io.BytesIO()
         pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
-        Image.fromarray(pixels).save(file, format=format, **options)
+        Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
         decoded[i] = np.asarray(Image.open(file)).reshape(*image.shape[1:], -1).transpose(2, 0, 1)
     return images.new_tensor(decoded)
 

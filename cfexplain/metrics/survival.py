@@ -21,9 +21,8 @@ class Survival(Alterations, IntervalMetricSpec):
     """
 
     meanings = {
-        "survival": ("share of valid ones still valid after PNG, JPEG, shift, blur", "1"),
+        "survival": ("share of valid ones still valid after JPEG, shift, blur", "1"),
         "survival_normals": ("survival of valid normal test images, for comparison", "-"),
-        "survival_png": ("share of valid ones still valid after PNG", "1"),
         "survival_jpeg": ("share of valid ones still valid after JPEG", "1"),
         "survival_shift": ("share of valid ones still valid after the shift", "1"),
         "survival_blur": ("share of valid ones still valid after the blur", "1"),

@@ -19,7 +19,7 @@ class Validity(IntervalMetricSpec):
     """validity over all concepts and of each."""
 
     meanings = {
-        "validity": ("share of counterfactuals that the detector calls normal", "1"),
+        "validity": ("share of counterfactuals that the detector calls normal; 0.95 of real ones", "0.95"),
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
