@@ -17,7 +17,7 @@ MOVED = {  # target, or the start of one up to a dot
 }
 LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},
-    "cfexplain.explanation.objective.GeneratorTraining": {"cycle": 1.0},
+    "cfexplain.explanation.objective.GeneratorTraining": {"cycle": 1.0, "decay": 0.0},
     "cfexplain.generators.conv.Conv": {"exact_skip": False, "head_width": 0, "joins_stem": False},
 }
 

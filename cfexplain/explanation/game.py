@@ -96,8 +96,7 @@ class CounterfactualLearner(Learner):
             self.concept_classifier = build_concept_classifier(spec, training, shape).to(device)
         self.networks = Networks(
             generator=self.generator, discriminator=self.discriminator, concept_classifier=self.concept_classifier,
-            detector=self.detector,
-        )
+            detector=self.detector)
         for network in (self.generator, self.discriminator, self.detector):
             network.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -123,6 +122,7 @@ class CounterfactualLearner(Learner):
         """One round; its losses, each a mean over this rank's part of the batch."""
         training, batch = self.training, self.sample(self.steps_done)
         noise = self._noise(self.steps_done)
+        self._set_learning_rates()
         self.discriminator.train(), self.concept_classifier.train()  # a picture between steps leaves R in eval mode
         edits = self.generator(batch.sources, batch.target_bins, batch.concepts)  # G(x, a, k)
         fakes = edits.detach()
@@ -183,8 +183,7 @@ class CounterfactualLearner(Learner):
         if is_compared:
             changed = changed[: half // ranks.size // 2]
         every_concept = torch.arange(num_concepts, device=self.device).repeat(len(outliers))
-        first_compared = len(kept) + len(changed)
-        compared = first_compared + torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
+        compared = len(kept) + len(changed) + torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
         returning = len(kept) + torch.arange(len(changed), device=self.device)
         if is_compared:
             returning = torch.cat([returning, compared.gather(1, concepts[outliers][:, None])[1::2, 0]])
@@ -201,9 +200,13 @@ class CounterfactualLearner(Learner):
 
     def _source_bins(self, images: Tensor) -> Tensor:
         """b(x) = min(floor(n phi(x)), n - 1) of each training image; the detector is frozen, so once is enough."""
-        scores = logits_of(self.detector, images, self.device).sigmoid()
-        num_bins = self.training.num_alpha_bins
+        scores, num_bins = logits_of(self.detector, images, self.device).sigmoid(), self.training.num_alpha_bins
         return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
+
+    def _set_learning_rates(self) -> None:
+        rate, discriminator_rate = self.training.learning_rates(self.steps_done)
+        self.generator_optimizer.param_groups[0]["lr"] = self.concept_optimizer.param_groups[0]["lr"] = rate
+        self.discriminator_optimizer.param_groups[0]["lr"] = discriminator_rate
 
     def _noise(self, step: int) -> torch.Generator:
         """Of this rank, on its device."""
@@ -214,8 +217,7 @@ class CounterfactualLearner(Learner):
     def _update_average(self) -> None:
         """Exponential moving average of G; its first steps follow faster, so that it forgets the initial weights."""
         decay = min(self.training.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
-        averages, values = list(self.average.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
 
     def fitted(self) -> FittedModel:
         return FittedModel(
@@ -293,7 +295,6 @@ def fit_generator(
     save: Callable[[], None] | None = None,
 ) -> FittedModel:
     """Train to fit.steps, from wherever the learner stands; `on_step` draws pictures, `save` writes a checkpoint."""
-    training = learner.training
-    train(learner, training.steps, training.log_every_steps, report, on_step=on_step, save=save,
-          save_every_steps=training.checkpoint_every_steps)
+    train(learner, learner.training.steps, learner.training.log_every_steps, report, on_step=on_step, save=save,
+          save_every_steps=learner.training.checkpoint_every_steps)
     return learner.fitted()

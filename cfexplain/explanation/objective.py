@@ -27,6 +27,7 @@ class GeneratorTraining:
     """Training of generator, discriminator and concept classifier. A weight of 0 leaves a loss out.
 
     num_alpha_bins: n; bin a stands for the wanted score a / (n - 1).
+    decay:          share of the steps, the last ones, over which the learning rates fall in a straight line to 0.
     score_stop:     the score loss of alpha = 0 ends at the held-out normals' mean level.
     score_noise:    standard deviation of the noise on an edited image before the detector sees it, in [-1, 1] units;
                     None: as much as this detector's normals bear.
@@ -47,6 +48,7 @@ class GeneratorTraining:
     num_alpha_bins: int
     learning_rate: float
     discriminator_learning_rate: float
+    decay: float
     beta_1: float
     beta_2: float
     ema_decay: float
@@ -82,11 +84,19 @@ class GeneratorTraining:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        weights = ("adversarial", "score", "matching", "reconstruction", "cycle", "concept",
+        weights = ("decay", "adversarial", "score", "matching", "reconstruction", "cycle", "concept",
                    "concept_noise", "pull", "diversity", "diversity_margin", "overlap")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.decay > 1:
+            raise ValueError(f"decay is a share of the steps, at most 1, got {self.decay}")
+
+    def learning_rates(self, step: int) -> tuple[float, float]:
+        """Of G and R, and of D, in the step after `step` ones."""
+        decay_steps = self.decay * self.steps
+        factor = min(1.0, (self.steps - step) / decay_steps) if decay_steps > 0 else 1.0
+        return factor * self.learning_rate, factor * self.discriminator_learning_rate
 
     @property
     def orders_pairs(self) -> bool:

@@ -8,6 +8,14 @@ import torch
 from cfexplain.explanation.objective import (
     diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, score_losses,
 )
+from tests.specs import small_fit
+
+
+def test_learning_rates_fall_in_a_straight_line_at_the_end():
+    training = small_fit(steps=8, decay=0.5, learning_rate=0.1, discriminator_learning_rate=0.4)
+    assert [training.learning_rates(step)[0] for step in (0, 4, 5, 7)] == pytest.approx([0.1, 0.1, 0.075, 0.025])
+    assert training.learning_rates(7)[1] == pytest.approx(0.1)
+    assert small_fit(steps=8, decay=0.0, learning_rate=0.1).learning_rates(7)[0] == 0.1
 
 
 def test_hinge_losses_by_hand():
