@@ -64,7 +64,8 @@ def start_torch(runtime: Runtime, device: Device, local_rank: int = 0, local_siz
         torch.set_num_threads(runtime.num_threads)
     # Faded activations and Adam's moments sink into denormal numbers, on which a CPU is about four times slower here.
     torch.set_flush_denormal(True)
-    torch.use_deterministic_algorithms(runtime.deterministic)
+    # As torch.use_deterministic_algorithms, without its import of the compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     torch.set_float32_matmul_precision("high" if runtime.allow_tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = runtime.allow_tf32  # convolutions, which the line above leaves alone
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())

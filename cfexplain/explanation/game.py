@@ -97,7 +97,7 @@ class CounterfactualLearner(Learner):
         self.networks = Networks(
             generator=self.generator, discriminator=self.discriminator, concept_classifier=self.concept_classifier,
             detector=self.detector)
-        for network in (self.generator, self.discriminator, self.detector):
+        for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
 

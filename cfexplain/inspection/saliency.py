@@ -13,7 +13,7 @@ from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import Detector
 from cfexplain.lazy import Tensor, torch
 
-NUM_STEPS = 32
+NUM_STEPS = 16  # on glyphs the sum is off by 0.5 % (median) of what it should be, with 32 by 0.2 %
 GRADIENT_PIXELS = 512 * 28 * 28  # of a batch that is differentiated: a network's activations are kept for it
 
 

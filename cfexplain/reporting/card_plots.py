@@ -127,18 +127,27 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-@lru_cache(maxsize=1000)  # most lines of a card stand on every card, and to measure them takes longer than to draw them
+def length_of(text: str, font: ImageFont.FreeTypeFont) -> float:
+    """In pixels, of words that are measured once: to measure a line anew takes longer than to draw it."""
+    return sum(_word_length(word, font) for word in text.split(" ")) + text.count(" ") * _word_length(" ", font)
+
+
+@lru_cache(maxsize=10_000)
+def _word_length(word: str, font: ImageFont.FreeTypeFont) -> float:
+    return font.getlength(word)
+
+
 def broken(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Lines no wider than `width`; a word that is wider by itself is cut."""
     lines, line = [], ""
     for word in text.split(" "):
         candidate = f"{line} {word}" if line else word
-        if line and font.getlength(candidate) > width:
+        if line and length_of(candidate, font) > width:
             lines.append(line)
             candidate = word
-        while font.getlength(candidate) > width and len(candidate) > 1:
+        while length_of(candidate, font) > width and len(candidate) > 1:
             lengths = range(1, len(candidate))
-            end = max(1, bisect_right(lengths, width, key=lambda end: font.getlength(candidate[:end])))
+            end = max(1, bisect_right(lengths, width, key=lambda end: length_of(candidate[:end], font)))
             lines.append(candidate[:end])
             candidate = candidate[end:]
         line = candidate
