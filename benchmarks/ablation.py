@@ -25,6 +25,7 @@ from cfexplain.commands.evaluate_config import EvaluateConfig
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import Detector, build_detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
+from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import CounterfactualLearner, fit_generator
 from cfexplain.inspection.base import VERDICTS
@@ -51,6 +52,7 @@ def main(name: str, words: list[str]) -> None:
     detector, second = (kept_detector(settings, splits, number) for number in (seed, seed + SEED_OFFSET))
     started = time.process_time()
     learner = CounterfactualLearner(settings.generator, settings.fit, detector, splits, seed, CPU)
+    learner.autocast_dtype = autocast_dtype(settings.runtime, CPU)
     model = fit_generator(learner, lambda tick: None)
     seconds = time.process_time() - started
     splits = without_test_images(splits, seed)
@@ -88,7 +90,8 @@ def kept_detector(settings: TrainConfig, splits: Splits, seed: int) -> Detector:
         detector = build_detector(settings.detector, settings.encoder, splits.image_shape, seed)
         detector.load_state_dict(torch.load(path, weights_only=True))
         return detector.eval().requires_grad_(False)
-    detector = fit_detector(settings.detector, settings.encoder, splits, seed, CPU, lambda tick: None)
+    detector = fit_detector(settings.detector, settings.encoder, splits, seed, CPU, lambda tick: None,
+                            autocast_dtype(settings.runtime, CPU))
     torch.save(detector.state_dict(), path)
     return detector
 

@@ -15,7 +15,7 @@ from cfexplain.commands.summary import TableOfRuns
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.engine.runtime import device_name, start_torch
+from cfexplain.engine.runtime import autocast_dtype, device_name, start_torch
 from cfexplain.explanation.explain import explain_images
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
@@ -102,7 +102,8 @@ def _inputs(
         if other is splits and seed == trained.config.seed + SEED_OFFSET:  # explain's second detector
             detector = refitted_detector(trained, splits, device, Path(config.cache_dir), report)
         else:
-            detector = fit_detector(trained.config.detector.second, trained.config.encoder, other, seed, device, report)
+            spec, dtype = trained.config.detector.second, autocast_dtype(trained.config.runtime, device)
+            detector = fit_detector(spec, trained.config.encoder, other, seed, device, report, dtype)
         if other is splits:
             fitted[seed] = detector
         return detector

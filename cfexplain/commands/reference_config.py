@@ -15,6 +15,7 @@ from cfexplain.commands.trained_run import load_detector, open_run, REMEDY, Trai
 from cfexplain.detectors.base import Detector
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine import checkpoint
+from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.reference import build_reference, Reference
@@ -90,7 +91,8 @@ def refitted_detector(
         except DataError as error:
             log.warning("%s: fitting the second detector again", error)
     seed = config.seed + SEED_OFFSET
-    detector = fit_detector(config.detector, config.encoder, splits, seed, device, report)
+    dtype = autocast_dtype(config.runtime, device)
+    detector = fit_detector(config.detector, config.encoder, splits, seed, device, report, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
     return detector

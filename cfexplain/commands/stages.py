@@ -115,6 +115,7 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
         return detector
     ranks.shared(None)
     learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
+    learner.autocast_dtype = autocast_dtype(config.runtime, device)
     _resume(learner, job)
     train(
         learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
@@ -194,6 +195,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
         detector.to(device).eval().requires_grad_(False)
     else:
         learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
+        learner.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(learner, config.detector.steps, LOG_EVERY_STEPS, config)
         detector = learner.fitted()
     if config.stage is not Stage.detector:

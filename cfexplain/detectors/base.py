@@ -147,7 +147,7 @@ class Detector(nn.Module):
         return self.encoder(images)
 
     def losses(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.spec.losses(self.embed(images), labels, self.centre)
+        return self.spec.losses(self.embed(images).float(), labels, self.centre)
 
     def log_probs(self, images: Tensor) -> LogProbs:
         return self.spec.log_probs(self.embed(images).float(), self.centre, self.scale)
@@ -157,7 +157,8 @@ def build_detector(spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageS
     """A detector with weights drawn from `seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Detector(spec, encoder, image_shape).to(memory_format=torch.channels_last)  # convolutions' fastest layout
+        detector = Detector(spec, encoder, image_shape)
+    return detector.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
 
 
 @no_grad

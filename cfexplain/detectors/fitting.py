@@ -82,9 +82,11 @@ def fit_detector(
     seed: int,
     device: torch.device,
     report: Callable[[Tick], None],
+    autocast_dtype: torch.dtype | None = None,
 ) -> Detector:
     """Train on splits.train (and exposure where the detector needs it), calibrate on splits.held_out, freeze."""
     learner = DetectorLearner(spec, encoder, splits, seed, device)
+    learner.autocast_dtype = autocast_dtype
     train(learner, spec.steps, LOG_EVERY_STEPS, report)
     return learner.fitted()
 

@@ -115,8 +115,7 @@ class CounterfactualLearner(Learner):
         self.exposure = splits.exposure.images_for(device)
         self.normal_bins, self.exposure_bins = self._source_bins(self.normals), self._source_bins(self.exposure)
         self.levels = normal_levels(detector, splits.held_out.images_for(device), training, seed, device)
-        self.images_per_step = training.batch_size
-        self.steps_done = 0
+        self.images_per_step, self.steps_done = training.batch_size, 0
 
     def step(self) -> dict[str, Tensor]:
         """One round; its losses, each a mean over this rank's part of the batch."""
@@ -183,7 +182,8 @@ class CounterfactualLearner(Learner):
         if is_compared:
             changed = changed[: half // ranks.size // 2]
         every_concept = torch.arange(num_concepts, device=self.device).repeat(len(outliers))
-        compared = len(kept) + len(changed) + torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
+        compared = torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
+        compared = compared + len(kept) + len(changed)
         returning = len(kept) + torch.arange(len(changed), device=self.device)
         if is_compared:
             returning = torch.cat([returning, compared.gather(1, concepts[outliers][:, None])[1::2, 0]])

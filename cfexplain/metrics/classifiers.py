@@ -188,4 +188,5 @@ def fingerprint(images: Tensor, targets: Tensor, recipe: Any) -> str:
 def _untrained(images: Tensor, num_classes: int, recipe: ClassifierRecipe) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return ImageClassifier(tuple(images.shape[1:]), num_classes, recipe)
+        classifier = ImageClassifier(tuple(images.shape[1:]), num_classes, recipe)
+        return classifier.to(memory_format=torch.channels_last)

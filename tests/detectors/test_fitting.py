@@ -86,3 +86,14 @@ def test_exposure_is_demanded_where_it_is_needed(splits):
     with pytest.raises(ConfigError, match="needs outlier exposure"):
         bce = spec_of(ROOT / "conf" / "detector" / "bce.yaml")
         fit_detector(bce, ENCODER, dataclasses.replace(splits, exposure=None), 0, CPU, lambda tick: None)
+
+
+@pytest.mark.parametrize("name", ["bce", "hsc", "dsvdd"])
+def test_in_bfloat16_a_detector_has_float32_weights_and_nearly_the_same_losses(name, splits):
+    ticks = []
+    for dtype in (None, torch.bfloat16):
+        spec = spec_of(ROOT / "conf" / "detector" / f"{name}.yaml", steps=1)
+        detector = fit_detector(spec, ENCODER, splits, 0, CPU, ticks.append, dtype)
+        assert all(value.dtype != torch.bfloat16 for value in detector.state_dict().values())
+    plain, fast = (tick.values["loss"] for tick in ticks)
+    assert plain != fast and fast == pytest.approx(plain, rel=0.02)
