@@ -24,17 +24,17 @@ def to_uint8(images: Tensor) -> Tensor:
 def augmented(images: Tensor, augmentation: Augmentation | None, generator: torch.Generator) -> Tensor:
     """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
 
-    generator: on the CPU, so that a GPU run draws the same. One gather of bytes, on the images' device.
+    One gather of bytes, on the images' device; without a wait for it, if the generator is there too.
     """
     if augmentation is None:
         return images
     count, channels, height, width = images.shape
     padding, device = augmentation.crop_padding, images.device
-    shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator).to(device)
+    shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device).to(device)
     ys = _reflected(torch.arange(height, device=device) + shifts[0], height)  # (N, H)
     xs = _reflected(torch.arange(width, device=device) + shifts[1], width)  # (N, W)
     if augmentation.flip:
-        is_flipped = torch.randint(2, (count, 1), generator=generator).to(device).bool()
+        is_flipped = torch.randint(2, (count, 1), generator=generator, device=generator.device).to(device).bool()
         xs = torch.where(is_flipped, width - 1 - xs, xs)
     batch = torch.arange(count, device=device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, -1, 1, 1)

@@ -42,7 +42,7 @@ class DetectorLearner(Learner):
         _set_centre(self.detector, self.normals[:CENTRE_IMAGES].to(device))
         share_batch_norms(self.detector, ranks)  # after the centre, for which each rank has all images
         self.optimizer = torch.optim.Adam(
-            self.detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
+            self.detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )
         ranks.average_gradients_of(self.optimizer)
         milestones = [round(share * spec.steps) for share in RATE_DROPS]
@@ -52,7 +52,7 @@ class DetectorLearner(Learner):
         self.detector.train()
 
     def step(self) -> dict[str, Tensor]:
-        generator = step_generator(self.seed, self.steps_done)
+        generator = step_generator(self.seed, self.steps_done, device=self.device)
         images, labels = _sample(self.normals, self.outliers, self.spec.batch_size, generator, self.device)
         images = self.ranks.part(augmented(images, self.splits.augmentation, generator))
         loss = self.detector.losses(to_float(images), self.ranks.part(labels)).mean()
@@ -95,13 +95,10 @@ def _sample(
     normals: Tensor, outliers: Tensor | None, batch_size: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """batch_size normal images, and as many outliers where there are some; (N, C, H, W) uint8 and (N,) labels."""
-    indices = torch.randint(len(normals), (batch_size,), generator=generator)
-    images, labels = rows(normals, indices, device), torch.zeros(batch_size, dtype=torch.long)
-    if outliers is not None:
-        indices = torch.randint(len(outliers), (batch_size,), generator=generator)
-        images = torch.cat([images, rows(outliers, indices, device)])
-        labels = torch.cat([labels, torch.ones_like(labels)])
-    return images, labels.to(device)
+    sources = [normals] if outliers is None else [normals, outliers]
+    drawn = [torch.randint(len(images), (batch_size,), generator=generator, device=device) for images in sources]
+    images = torch.cat([rows(images, indices, device) for images, indices in zip(sources, drawn, strict=True)])
+    return images, torch.arange(len(sources), device=device).repeat_interleave(batch_size)
 
 
 def _set_centre(detector: Detector, normals: Tensor) -> None:

@@ -157,11 +157,11 @@ class CounterfactualLearner(Learner):
         the uniform draw of the paper with its two halves made equal; and shapes stay the same from step to step.
         Outliers that are compared under all concepts are not asked for alpha = 0 a second time.
         """
-        training, ranks, generator = self.training, self.ranks, step_generator(self.seed, step, "batch")
+        training, ranks, generator = self.training, self.ranks, step_generator(self.seed, step, "batch", self.device)
         half, num_bins, num_concepts = training.batch_size // 2, training.num_alpha_bins, training.num_concepts
 
         def draw(high: int, count: int) -> Tensor:
-            return torch.randint(high, (count,), generator=generator).to(self.device)
+            return torch.randint(high, (count,), generator=generator, device=self.device)
 
         def part(values: Tensor) -> Tensor:
             return ranks.part(values, half, half)
@@ -169,7 +169,7 @@ class CounterfactualLearner(Learner):
         normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
         images = torch.cat([rows(self.normals, normal, self.device), rows(self.exposure, outlier, self.device)])
         source_bins = part(torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]]))
-        images = part(augmented(images, self.augmentation, step_generator(self.seed, step, "augmentation")))
+        images = part(augmented(images, self.augmentation, generator))
         if self.augmentation is not None:
             source_bins = self._source_bins(images)
         other_bins = (source_bins + 1 + part(draw(num_bins - 1, 2 * half))) % num_bins

@@ -127,6 +127,12 @@ class PairClassifier(nn.Module):
         return self.head(self.trunk(torch.cat([source, edited], dim=1)))
 
 
+def cell_means(images: Tensor, grid: int) -> Tensor:
+    """F.adaptive_avg_pool2d, as products whose gradient is deterministic on a GPU: (N, C, H, W) -> (N, C, grid, grid)."""
+    rows, columns = (F.adaptive_avg_pool1d(torch.eye(side, device=images.device), grid) for side in images.shape[2:])
+    return torch.einsum("nchw,hi,wj->ncij", images, rows, columns)
+
+
 class DirectionClassifier(nn.Module):
     """R as one linear layer on the direction of a coarse edit: a concept is one way of changing any image.
 
@@ -145,7 +151,7 @@ class DirectionClassifier(nn.Module):
 
     def forward(self, source: Tensor, edited: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """two (N, C, H, W) in [-1, 1] -> (N, K) logits."""
-        edit = F.adaptive_avg_pool2d(edited - source, self.grid).flatten(1)
+        edit = cell_means(edited - source, self.grid).flatten(1)
         direction = edit / (edit.norm(dim=1, keepdim=True) + 1e-3)
         if self.noise > 0 and noise is not None:
             drawn = torch.randn(direction.shape, generator=noise, device=noise.device)

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cfexplain.detectors.base import LogProbs, logits_of
 from cfexplain.detectors.bce import Bce
-from cfexplain.detectors.fitting import fit_detector
+from cfexplain.detectors.fitting import DetectorLearner, fit_detector
 from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.seeding import step_generator
@@ -20,7 +21,7 @@ from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, f
 from cfexplain.explanation.normal_levels import NormalLevels, largest_bearable_noise, normal_levels
 from cfexplain.explanation.objective import ConceptView, noisy
 from cfexplain.metrics.auroc import auroc
-from cfexplain.types import ImageSet, Splits
+from cfexplain.types import Augmentation, ImageSet, Splits
 from tests.specs import small_fit, small_generator
 
 CPU = torch.device("cpu")
@@ -244,6 +245,33 @@ def test_a_resumed_training_ends_with_the_same_bits(splits, detector):
     fit_generator(second, lambda tick: None)
     for name in ("generator", "average", "discriminator", "concept_classifier"):
         assert same(weights(getattr(whole, name)), weights(getattr(second, name))), name
+
+
+class Waits(TorchDispatchMode):
+    """Notes each operation for whose result Python would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name() in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"):
+            self.seen.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=True, crop_padding=2)])
+def test_a_step_waits_for_no_value_of_a_tensor(splits, detector, augmentation):
+    splits = dataclasses.replace(splits, augmentation=augmentation)
+    learners = [learner_of(splits, detector), DetectorLearner(DETECTOR, ENCODER, splits, 0, CPU)]
+    for learner in learners:
+        learner.step()  # what is set up once may wait
+        with Waits() as waits:
+            learner.step()
+        assert not waits.seen
+    with Waits() as waits:
+        torch.ones(1).item()
+    assert waits.seen == ["aten::_local_scalar_dense"]
 
 
 def test_another_seed_gives_another_generator(splits, detector):

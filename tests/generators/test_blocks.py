@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cfexplain.generators.blocks import DirectionClassifier, PairClassifier, ProjectionDiscriminator
+from cfexplain.generators.blocks import cell_means, DirectionClassifier, PairClassifier, ProjectionDiscriminator
 from cfexplain.generators.conv import ConditionalGenerator
 
 
@@ -86,3 +86,9 @@ def test_discriminator_judges_by_bin():
     images = random_images(3)
     real = discriminator(images, torch.zeros(3, dtype=torch.long))
     assert not torch.allclose(real, discriminator(images, torch.ones(3, dtype=torch.long)))
+
+
+@pytest.mark.parametrize(("size", "grid"), [((28, 28), 2), ((30, 7), 4), ((5, 6), 5)])
+def test_cell_means_are_those_of_adaptive_pooling(size, grid):
+    images = torch.rand(2, 3, *size)
+    torch.testing.assert_close(cell_means(images, grid), torch.nn.functional.adaptive_avg_pool2d(images, grid))
