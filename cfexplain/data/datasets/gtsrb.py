@@ -74,6 +74,12 @@ def _folder(root: Path, cache_dir: str) -> Path:
     return unpacked(root, cache_dir) if root.suffix == ".zip" else root
 
 
+_ADVICE = (
+    f"Set dataset.root to the folder that holds gtsrb/GTSRB, to a .zip of it such as {PACK}, "
+    "or set dataset.download=true (280 MB)."
+)
+
+
 def _samples(root: Path, download: bool, is_train: bool) -> list[tuple[Path, int]]:
     """Path and class of each image of the part, in torchvision's order."""
     base = root / "gtsrb"
@@ -82,49 +88,33 @@ def _samples(root: Path, download: bool, is_train: bool) -> list[tuple[Path, int
     missing = [str(path.relative_to(root)) for path in ([images] if is_train else [images, table]) if not path.exists()]
     if missing and not download:
         raise DataError(f"Missing in {root}: {', '.join(missing)}. {_ADVICE}")
+    part = "train" if is_train else "test"
     try:
         if missing:
-            torchvision.datasets.GTSRB(str(root), split="train" if is_train else "test", download=True)
-        samples = _by_folder(images) if is_train else _by_table(images, table)
-    except (OSError, RuntimeError) as error:
-        step = "download" if missing else "reading"
-        raise DataError(f"{step} failed ({reason_of(error)}). {_ADVICE}") from error
-    _check_samples(samples, images if is_train else table)
-    return samples
-
-
-_ADVICE = (
-    f"Set dataset.root to the folder that holds gtsrb/GTSRB, to a .zip of it such as {PACK}, "
-    "or set dataset.download=true (280 MB)."
-)
-
-
-def _by_folder(training: Path) -> list[tuple[Path, int]]:
-    """torchvision numbers classes by the order of their folders: one that lacks, or is too many, shifts the rest."""
-    wanted = [f"{index:05d}" for index in range(len(CLASS_NAMES))]
-    there = {path.name for path in training.iterdir() if path.is_dir()}
-    for words, names in (("lacks", set(wanted) - there), ("must not hold", there - set(wanted))):
-        if names:
-            shown = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise DataError(f"{training} {words} class folders {shown}; 00000 to 00042 are needed. Unpack it again.")
-    samples = []
-    for label, name in enumerate(wanted):
-        paths = sorted((training / name).glob("*.ppm"))
-        if not paths:
-            raise DataError(f"no .ppm images in {training / name}. Unpack it again.")
-        samples += [(path, label) for path in paths]
-    return samples
-
-
-def _by_table(images: Path, table: Path) -> list[tuple[Path, int]]:
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, delimiter=";", skipinitialspace=True)
-            return [(images / row["Filename"], int(row["ClassId"])) for row in rows]
+            torchvision.datasets.GTSRB(str(root), part, download=True)
+        if is_train:
+            _check_class_folders(images)
+        found = torchvision.datasets.GTSRB(str(root), part)._samples
     except KeyError as error:
         raise DataError(f"{table} has no column {error.args[0]}. Fetch it again.") from error
     except (TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{table} is damaged ({reason_of(error)}). Fetch it again.") from error
+    except (OSError, RuntimeError) as error:
+        step = "download" if missing else f"reading {images}"
+        raise DataError(f"{step} failed ({reason_of(error)}). {_ADVICE}") from error
+    samples = [(Path(path), label) for path, label in found]
+    _check_samples(samples, images if is_train else table)
+    return samples
+
+
+def _check_class_folders(training: Path) -> None:
+    """torchvision numbers classes by the order of their folders: one that lacks, or is too many, shifts the rest."""
+    wanted = {f"{index:05d}" for index in range(len(CLASS_NAMES))}
+    there = {path.name for path in training.iterdir() if path.is_dir()}
+    for words, names in (("lacks", wanted - there), ("must not hold", there - wanted)):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
+            raise DataError(f"{training} {words} class folders {shown}; 00000 to 00042 are needed. Unpack it again.")
 
 
 def _check_samples(samples: list[tuple[Path, int]], source: Path) -> None:
