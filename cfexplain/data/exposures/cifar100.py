@@ -20,5 +20,5 @@ class Cifar100(ExposureSpec):
     download: bool
 
     def pictures(self, request: ExposureRequest) -> RawImages:
-        found = read_cifar(CIFAR100, self.root, self.download, request.cache_dir, is_train=True, group="exposure")
+        found = read_cifar(CIFAR100, self.root, self.download, request.cache_dir, is_train=True)
         return exposure_images(found.images, [name.replace("train/", "exposure/", 1) for name in found.ids])

@@ -32,7 +32,7 @@ class Emnist(ExposureSpec):
 
     def pictures(self, request: ExposureRequest) -> RawImages:
         """Upright: the files hold them transposed."""
-        images, _ = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True, group="exposure")
+        images, _ = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True)
         return exposure_images(images.transpose(0, 2, 1))
 
 
@@ -48,5 +48,5 @@ class Fashion(ExposureSpec):
     download: bool
 
     def pictures(self, request: ExposureRequest) -> RawImages:
-        (path,) = idx_files(FASHION_IMAGES, self.root, self.download, is_train=True, group="exposure")
+        (path,) = idx_files(FASHION_IMAGES, self.root, self.download)
         return exposure_images(read_idx_images(path))

@@ -22,23 +22,25 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Cifar:
-    """Name of torchvision's class, the folder that this class reads, and the names of labels 0, 1, ..."""
+    """Name of torchvision's class, the names of labels 0, 1, ..., and the config group of root and download."""
 
     class_name: str
-    folder: str
     class_names: tuple[str, ...]
-    download_size: str
+    group: str
+
+    @property
+    def folder(self) -> str:
+        """What torchvision's class reads below its root."""
+        return getattr(torchvision.datasets, self.class_name).base_folder
 
 
 CIFAR10 = Cifar(
     "CIFAR10",
-    "cifar-10-batches-py",
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "170 MB",
+    "dataset",
 )
 CIFAR100 = Cifar(
     "CIFAR100",
-    "cifar-100-python",
     tuple(
         """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
         castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
@@ -48,32 +50,29 @@ CIFAR100 = Cifar(
         skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
         tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()
     ),
-    "170 MB",
+    "exposure",
 )
 
 
-def read_cifar(
-    cifar: Cifar, root: str, download: bool, cache_dir: str, is_train: bool, group: str = "dataset"
-) -> RawImages:
+def read_cifar(cifar: Cifar, root: str, download: bool, cache_dir: str, is_train: bool) -> RawImages:
     """All of one part: (N, 3, 32, 32) uint8.
 
-    root:  a folder that holds torchvision's; an .npz of x_train, y_train, x_test, y_test; or a folder or zip that
-           holds train/<class>/* and test/<class>/*.
-    group: config group that holds root and download, for messages.
+    root: a folder that holds torchvision's; an .npz of x_train, y_train, x_test, y_test; or a folder or zip that
+          holds train/<class>/* and test/<class>/*.
     """
     path = Path(root).expanduser()
     if path.suffix == ".npz":
-        return _from_arrays(cifar, path, is_train, group)
+        return _from_arrays(cifar, path, is_train)
     is_official = (path / cifar.folder).is_dir()
     top = None if is_official or not path.exists() else _top(cifar, unpacked(path, cache_dir))
     if top is not None:
         return _from_image_files(cifar, top, cache_dir, is_train)
     if is_official or (download and not path.is_file()):
-        return _from_torchvision(cifar, path, download, is_train, group)
-    raise DataError(f"no {cifar.class_name} at {path}. {_advice(cifar, path, group)}")
+        return _from_torchvision(cifar, path, download, is_train)
+    raise DataError(f"no {cifar.class_name} at {path}. {_advice(cifar)}")
 
 
-def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> RawImages:
+def _from_arrays(cifar: Cifar, path: Path, is_train: bool) -> RawImages:
     part = "train" if is_train else "test"
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -83,7 +82,7 @@ def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> RawIma
         raise DataError(f"{path} lacks an array: {error.args[0]}. It must hold x_{part} and y_{part}.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise DataError(f"cannot read {path} ({reason}). Fetch it again or check {group}.root.") from error
+        raise DataError(f"cannot read {path} ({reason}). Fetch it again or check {cifar.group}.root.") from error
     wanted = f"(N, {SIDE}, {SIDE}, 3) uint8"
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3) or not len(images):
         raise DataError(f"{path}: x_{part} must be {wanted} with N > 0, it is {images.shape} {images.dtype}.")
@@ -95,33 +94,27 @@ def _from_arrays(cifar: Cifar, path: Path, is_train: bool, group: str) -> RawIma
         raise DataError(f"{path}: y_{part} must lie in 0 to {len(cifar.class_names) - 1}, it holds {found}.")
     if tuple(names.tolist()) != cifar.class_names:
         raise DataError(f"{path}: its class_names are not those of {cifar.class_name} in torchvision's order.")
-    return _pictures(images, labels, numbered(part, len(images)))
+    return _channels_first(images, labels, part)
 
 
-def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool, group: str) -> RawImages:
+def _from_torchvision(cifar: Cifar, root: Path, download: bool, is_train: bool) -> RawImages:
     read: Any = getattr(torchvision.datasets, cifar.class_name)
+    folder = root / cifar.folder
     try:
         found = read(str(root), train=is_train, download=download)
     except (OSError, RuntimeError, EOFError, zlib.error) as error:
-        missing, damaged = _wrong_files(read, root / cifar.folder)
-        if damaged and not download:
+        if download:
+            raise DataError(f"download failed ({reason_of(error)}). {_advice(cifar)}") from error
+        sums = dict([*read.train_list, *read.test_list, [read.meta["filename"], read.meta["md5"]]])
+        there = [name for name in sums if (folder / name).is_file()]
+        is_whole = torchvision.datasets.utils.check_integrity
+        if damaged := [name for name in there if not is_whole(str(folder / name), sums[name])]:
             names = ", ".join(damaged)
-            raise DataError(f"damaged in {root / cifar.folder} (md5 differs): {names}. Fetch them again.") from error
-        advice = _advice(cifar, root, group, missing)
-        if not download:
-            raise DataError(advice) from error
-        raise DataError(f"download failed ({reason_of(error)}). {advice}") from error
+            raise DataError(f"damaged in {folder} (md5 differs): {names}. Fetch them again.") from error
+        missing = ", ".join(name for name in sums if name not in there)
+        raise DataError(f"Missing in {folder}: {missing}. {_advice(cifar)}") from error
     part = "train" if is_train else "test"
-    return _pictures(found.data, np.array(found.targets), numbered(part, len(found.data)))
-
-
-def _wrong_files(read: Any, folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the official files that are missing, and of those whose md5 differs."""
-    sums = dict([*read.train_list, *read.test_list, [read.meta["filename"], read.meta["md5"]]])
-    missing = [name for name in sums if not (folder / name).is_file()]
-    is_whole = torchvision.datasets.utils.check_integrity
-    damaged = [name for name in sums if name not in missing and not is_whole(str(folder / name), sums[name])]
-    return missing, damaged
+    return _channels_first(found.data, np.array(found.targets), part)
 
 
 def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -> RawImages:
@@ -157,15 +150,15 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
-def _pictures(images: np.ndarray, labels: np.ndarray, ids: tuple[str, ...]) -> RawImages:
-    """(N, 32, 32, 3) -> channels first, and laid out so."""
-    return RawImages(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int64), ids)
+def _channels_first(images: np.ndarray, labels: np.ndarray, part: str) -> RawImages:
+    """Of (N, 32, 32, 3), and laid out so."""
+    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return RawImages(pixels, labels.astype(np.int64), numbered(part, len(images)))
 
 
-def _advice(cifar: Cifar, root: Path, group: str, missing: list[str] | None = None) -> str:
-    archive = cifar.folder.replace("-batches-py", "-python")
-    lacking = f"Missing in {root / cifar.folder}: {', '.join(missing)}. " if missing else ""
+def _advice(cifar: Cifar) -> str:
+    archive, group = cifar.folder.replace("-batches-py", "-python"), cifar.group
     return (
-        f"{lacking}Unpack {archive}.tar.gz into {group}.root, set {group}.root to an .npz or to a folder or .zip of "
-        f"train/<class>/*, or set {group}.download=true ({cifar.download_size})."
+        f"Unpack {archive}.tar.gz into {group}.root, set {group}.root to an .npz or to a folder or .zip of "
+        f"train/<class>/*, or set {group}.download=true (170 MB)."
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,72 +14,53 @@ import numpy as np
 from cfexplain.errors import DataError, reason_of
 from cfexplain.lazy import torchvision
 
-_UBYTE = 8
 _SIDE = 28
 
 
 @dataclass(frozen=True)
 class IdxSet:
-    """What torchvision calls it, and its files of the train and of the test part, as unpacked: images, then labels."""
+    """What torchvision calls it, and the files that are needed of it, as unpacked.
+
+    group: config group that holds root and download, for messages.
+    """
 
     class_name: str
-    arguments: dict[str, str]
-    train: tuple[str, ...]
-    test: tuple[str, ...]
+    files: tuple[str, ...]
     num_classes: int
     download_size: str
-    needs_both_parts: bool = False
-    advice: tuple[str, ...] = ()  # what else may be done where files are missing
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return self.train + self.test
-
-    def needed(self, is_train: bool) -> tuple[str, ...]:
-        return self.files if self.needs_both_parts else self.train if is_train else self.test
+    group: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 def _pair(prefix: str) -> tuple[str, str]:
     return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
-MNIST = IdxSet("MNIST", {}, _pair("train"), _pair("t10k"), 10, "12 MB", needs_both_parts=True)
-EMNIST_LETTERS = IdxSet(
-    "EMNIST", {"split": "letters"}, _pair("emnist-letters-train"), _pair("emnist-letters-test"), 27, "560 MB"
-)
-FASHION_IMAGES = IdxSet(
-    "FashionMNIST", {}, _pair("train")[:1], (), 10, "31 MB",
-    advice=("read another idx file with exposure=idx exposure.images=<file>",),
-)
+MNIST = IdxSet("MNIST", _pair("train") + _pair("t10k"), 10, "12 MB", "dataset")
+EMNIST_LETTERS = IdxSet("EMNIST", _pair("emnist-letters-train"), 27, "560 MB", "exposure", {"split": "letters"})
+FASHION_IMAGES = IdxSet("FashionMNIST", _pair("train")[:1], 10, "31 MB", "exposure")
 
 
-def idx_files(idx_set: IdxSet, root: str, download: bool, is_train: bool, group: str = "dataset") -> list[Path]:
-    """The files of one part below root, packed or not; torchvision fetches what is missing where it may.
-
-    group: config group that holds root and download, for messages.
-    """
+def idx_files(idx_set: IdxSet, root: str, download: bool) -> list[Path]:
+    """The files below root, packed or not; torchvision fetches what is missing where it may."""
     top = Path(root).expanduser()
-    folder, files = top / idx_set.class_name / "raw", idx_set.needed(is_train)
-    if not all(_found(folder, file) for file in files):
-        if not download:
-            raise DataError(_missing(idx_set, folder, files, group))
+    folder = top / idx_set.class_name / "raw"
+    if download and None in _found(folder, idx_set):
         try:
             getattr(torchvision.datasets, idx_set.class_name)(str(top), **idx_set.arguments, download=True)
         except (OSError, RuntimeError) as error:
-            missing = _missing(idx_set, folder, files, group)
-            raise DataError(f"download failed ({reason_of(error)}). {missing}") from error
-    found = [_found(folder, file) for file in (idx_set.train if is_train else idx_set.test)]
-    if not all(found):
-        raise DataError(_missing(idx_set, folder, files, group))
-    return [path for path in found if path]
+            raise DataError(f"download failed ({reason_of(error)}). {_missing(idx_set, folder)}") from error
+    paths = [path for path in _found(folder, idx_set) if path]
+    if len(paths) < len(idx_set.files):
+        raise DataError(_missing(idx_set, folder))
+    return paths
 
 
-def read_idx_set(
-    idx_set: IdxSet, root: str, download: bool, is_train: bool, group: str = "dataset"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 28, 28) uint8 and their (N,) int64 classes, in the files' order; see idx_files."""
-    images_path, labels_path = idx_files(idx_set, root, download, is_train, group)
-    images, classes = read_idx_images(images_path), read_idx_labels(labels_path)
+def read_idx_set(idx_set: IdxSet, root: str, download: bool, is_train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 28, 28) uint8 and their (N,) int64 classes, in the files' order."""
+    paths = idx_files(idx_set, root, download)
+    images_path, labels_path = paths[:2] if is_train else paths[2:]
+    images, classes = read_idx_images(images_path), _read_idx(labels_path, "idx1 labels").astype(np.int64)
     labels_path = labels_path.with_suffix("")
     if len(images) != len(classes):
         raise DataError(f"{labels_path} has {len(classes)} labels for {len(images)} images. Fetch the files again.")
@@ -89,56 +71,46 @@ def read_idx_set(
 
 def read_idx_images(path: Path) -> np.ndarray:
     """(N, 28, 28) uint8."""
-    content = _read_bytes(path)
-    shape = _checked_shape(content, path, 3)
-    if shape[1:] != (_SIDE, _SIDE) or not shape[0]:
-        count, height, width = shape
+    images = _read_idx(path, "idx3 images")
+    count, height, width = images.shape
+    if (height, width) != (_SIDE, _SIDE) or not count:
         raise DataError(f"{path} holds {count} images of {height}x{width} pixels; {_SIDE}x{_SIDE} are needed.")
-    return np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape)
+    return images
 
 
-def read_idx_labels(path: Path) -> np.ndarray:
-    """(N,) int64."""
-    content = _read_bytes(path)
-    _checked_shape(content, path, 1)
-    return np.frombuffer(content, dtype=np.uint8, offset=8).astype(np.int64)
+def _read_idx(path: Path, kind: str) -> np.ndarray:
+    """The unsigned bytes in their shape. DataError, naming the file, where it is missing, damaged or not of the kind.
 
-
-def _read_bytes(path: Path) -> bytes:
-    """The file's content, unpacked where it ends in .gz. DataError where it is missing, cut short or not gzip."""
+    kind: begins with idx and the number of dimensions. The file is unpacked where it ends in .gz.
+    """
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged ({error}). Fetch it again.") from error
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}). Check the path and its permissions.") from error
-
-
-def _checked_shape(content: bytes, path: Path, num_dimensions: int) -> tuple[int, ...]:
-    """The shape its header gives. DataError, naming the file, unless unsigned bytes of just that shape follow."""
+    num_dimensions = int(kind[3])
     end = 4 * (num_dimensions + 1)
-    if len(content) < end or content[:4] != bytes([0, 0, _UBYTE, num_dimensions]):
-        kind = {1: "idx1 labels", 3: "idx3 images"}[num_dimensions]
+    if len(content) < end or content[:4] != bytes([0, 0, 8, num_dimensions]):  # 8: unsigned bytes
         raise DataError(f"{path} is no {kind} file (wrong header). Fetch it again or name another file.")
-    shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, end, 4))
+    shape = np.frombuffer(content[4:end], ">u4").tolist()
     if len(content) - end != math.prod(shape):
         sizes = f"{len(content) - end} bytes of data, {math.prod(shape)} by its header"
         raise DataError(f"{path} is damaged ({sizes}). Fetch it again.")
-    return shape
+    return np.frombuffer(content, np.uint8, offset=end).reshape(shape)
 
 
-def _found(folder: Path, file: str) -> Path | None:
-    paths = (folder / file, folder / f"{file}.gz")
-    return next((path for path in paths if path.is_file()), None)
+def _found(folder: Path, idx_set: IdxSet) -> list[Path | None]:
+    choices = ((folder / file, folder / f"{file}.gz") for file in idx_set.files)
+    return [next((path for path in paths if path.is_file()), None) for paths in choices]
 
 
-def _missing(idx_set: IdxSet, folder: Path, files: tuple[str, ...], group: str) -> str:
-    missing = [f"{file}.gz" for file in files if not _found(folder, file)]
-    ways = [
-        f"Put {'them' if len(files) > 1 else 'it'} there",
-        f"set {group}.root to the folder that holds {idx_set.class_name}/raw",
-        f"set {group}.download=true ({idx_set.download_size})",
-        *idx_set.advice,
-    ]
-    return f"Missing in {folder}: {', '.join(missing)}. {', '.join(ways[:-1])}, or {ways[-1]}."
+def _missing(idx_set: IdxSet, folder: Path) -> str:
+    found, group = _found(folder, idx_set), idx_set.group
+    missing = [f"{file}.gz" for file, path in zip(idx_set.files, found, strict=True) if path is None]
+    other = ", read another idx file with exposure=idx exposure.images=<file>" if group == "exposure" else ""
+    return (
+        f"Missing in {folder}: {', '.join(missing)}. Put them there, set {group}.root to the folder that holds "
+        f"{idx_set.class_name}/raw{other}, or set {group}.download=true ({idx_set.download_size})."
+    )
