@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.archives import unpacked
@@ -76,18 +76,15 @@ def to_mnist_form(strokes: np.ndarray) -> np.ndarray:
     Strokes are made a pixel thicker on each side, for they are thinner than MNIST's. The longer side then gets 20
     pixels by area averaging, and the centre of mass lies in the middle.
     """
-    padded = np.pad(strokes, 1)
-    height, width = strokes.shape
-    thick = np.max([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
-    ys, xs = np.flatnonzero(thick.any(axis=1)), np.flatnonzero(thick.any(axis=0))
-    box = thick[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-    scale = INNER_SIDE / max(box.shape)
-    size = [max(1, round(side * scale)) for side in box.shape]
-    small = np.asarray(Image.fromarray(box).resize((size[1], size[0]), Image.Resampling.BOX)).astype(np.float64)
+    thick = Image.fromarray(strokes).filter(ImageFilter.MaxFilter(3))
+    box = thick.crop(thick.getbbox())
+    scale = INNER_SIDE / max(box.size)
+    width, height = (max(1, round(side * scale)) for side in box.size)
+    small = np.asarray(box.resize((width, height), Image.Resampling.BOX)).astype(np.float64)
     small = np.rint(small * (255 / small.max())).astype(np.uint8)
     image = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    top, left = _corner(small.sum(axis=1, dtype=np.float64)), _corner(small.sum(axis=0, dtype=np.float64))
-    image[top : top + size[0], left : left + size[1]] = small
+    top, left = (_corner(small.sum(axis=axis, dtype=np.float64)) for axis in (1, 0))
+    image[top : top + height, left : left + width] = small
     return image
 
 
@@ -107,9 +104,16 @@ def _drawing(path: Path) -> np.ndarray:
 
 def _drawings(root: Path, download: bool, cache_dir: str) -> dict[str, Path]:
     """'<alphabet>/<character>/<drawing>.png' -> file, sorted; a drawing that is in several folders counts once."""
+    advice = (
+        f"no Omniglot drawings in {root}. Put images_background.zip (or _small1.zip, _small2.zip) there, set "
+        "exposure.root to the folder or .zip that holds them, or set exposure.download=true (9 MB)."
+    )
     sources = _sources(root)
     if not sources and download and root.suffix != ".zip":
-        _download(root)
+        try:
+            torchvision.datasets.Omniglot(str(root), background=True, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"download failed ({reason_of(error)}). {advice}") from error
         sources = _sources(root)
     drawings: dict[str, Path] = {}
     for source in sources:
@@ -119,7 +123,7 @@ def _drawings(root: Path, download: bool, cache_dir: str) -> dict[str, Path]:
             for path in top.glob("*/*/*.png"):
                 drawings.setdefault(path.relative_to(top).as_posix(), path)
     if not drawings:
-        raise DataError(_missing(root))
+        raise DataError(advice)
     return dict(sorted(drawings.items()))
 
 
@@ -133,17 +137,3 @@ def _sources(root: Path) -> list[Path]:
         if folders or zips:
             return folders + zips
     return []
-
-
-def _download(root: Path) -> None:
-    try:
-        torchvision.datasets.Omniglot(str(root), background=True, download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"download failed ({reason_of(error)}). {_missing(root)}") from error
-
-
-def _missing(root: Path) -> str:
-    return (
-        f"no Omniglot drawings in {root}. Put images_background.zip (or _small1.zip, _small2.zip) there, set "
-        "exposure.root to the folder or .zip that holds them, or set exposure.download=true (9 MB)."
-    )

@@ -9,14 +9,14 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from cfexplain.errors import DataError
-from cfexplain.files import NoLocks, open_locked, replacing
+from cfexplain.files import open_locked, replacing
 
 log = logging.getLogger(__name__)
 
@@ -40,37 +40,26 @@ def cached_images(
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """`write` gets a binary file beside `path`, which then takes its place; a reader sees the old file or the new."""
-    with ExitStack() as stack:
-        with _refused(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(replacing(path))
-        try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
             write(file)
-            stack.close()
-        except OSError as error:
-            raise DataError(f"cannot write {path} ({error.strerror}). Make room or set cache_dir elsewhere.") from error
+    except OSError as error:
+        reason = f"cannot write {path} ({error.strerror})"
+        raise DataError(f"{reason}. Make room or set cache_dir to a writable folder.") from error
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, made where it is not there; wait for whoever holds it. It stays, empty."""
-    with ExitStack() as stack:
-        with _refused(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(open_locked(path, wait=True))
-            except NoLocks as error:
-                raise DataError(f"cannot lock {path} ({error.strerror}). Set cache_dir to a local disk.") from error
-        yield
-
-
-@contextmanager
-def _refused(folder: Path) -> Iterator[None]:
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open_locked(path, wait=True)
     except OSError as error:
-        reason = f"cannot write to {folder} ({error.strerror})"
-        raise DataError(f"{reason}. Set cache_dir to a writable folder.") from error
+        reason = f"cannot lock {path} ({error.strerror})"
+        raise DataError(f"{reason}. Set cache_dir to a writable folder on a local disk.") from error
+    with file:
+        yield
 
 
 def _read(path: Path) -> np.ndarray | None:
