@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cfexplain.checks import check_at_least, check_positive
 from cfexplain.data.batches import to_float
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.lazy import nn, no_grad, Tensor, torch
@@ -95,11 +96,8 @@ class LearnedDetectorSpec(DetectorSpec):
     weight_decay: float
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_positive(self, "embedding_dim", "steps", "batch_size", "learning_rate")
+        check_at_least(self, weight_decay=0)
 
     @property
     def output_dim(self) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from cfexplain.checks import check_positive
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.base import check_positive
 
 BATCH_SIZE = 512
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cfexplain.checks import check_positive
 from cfexplain.detectors.base import Detector
 from cfexplain.errors import CfexplainWarning
 from cfexplain.explanation.explain import FittedModel
@@ -75,10 +76,3 @@ class IntervalMetricSpec(MetricSpec):
 def tell_reader(message: str) -> None:
     """What the reader of a number must know, as a CfexplainWarning."""
     warnings.warn(message, CfexplainWarning, stacklevel=2)
-
-
-def check_positive(spec: object, *names: str) -> None:
-    """ValueError unless each of these fields is > 0."""
-    for name in names:
-        if getattr(spec, name) <= 0:
-            raise ValueError(f"{name} must be > 0, got {getattr(spec, name)}")

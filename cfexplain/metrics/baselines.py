@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from cfexplain.checks import check_positive
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
+from cfexplain.metrics.base import MetricInputs, MetricSpec
 from cfexplain.metrics.baseline_methods import (
     AutoencoderRecipe, cached_autoencoder, descended, GradientRecipe, nearest_normals, Norm, projected,
 )

@@ -15,12 +15,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cfexplain.checks import check_positive
 from cfexplain.data.batches import to_float
 from cfexplain.data.reading.cache import write_atomically
 from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.encoders.conv import ConvEncoder
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
-from cfexplain.metrics.base import check_positive, IntervalMetricSpec
+from cfexplain.metrics.base import IntervalMetricSpec
 from cfexplain.types import ImageShape, Splits
 
 BATCH_SIZE = 128

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cfexplain.checks import check_share
 from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.lazy import Tensor, torch
@@ -53,8 +54,7 @@ class Concept(ClassifierMetricSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
+        check_share(self, "test_fraction")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         explanations = inputs.explanations

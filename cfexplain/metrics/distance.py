@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.checks import check_positive
 from cfexplain.lazy import Tensor
-from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec
+from cfexplain.metrics.base import MetricInputs, MetricSpec
 
 LEVELS_PER_UNIT = 127.5  # 8-bit levels in one unit of [-1, 1]
 VISIBLE_CHANGE = 0.1  # of a pixel, in [-1, 1] units, where an explanation is described; as in conf/metric/distance.yaml

@@ -13,9 +13,10 @@ from enum import Enum
 from pathlib import Path
 from urllib.error import URLError
 
+from cfexplain.checks import check_positive
 from cfexplain.errors import DataError
 from cfexplain.lazy import fid, kid, nn, no_grad, Tensor, torch
-from cfexplain.metrics.base import check_positive, MetricInputs, MetricSpec, tell_reader
+from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space, RANDOM
 from cfexplain.types import Explanations
 

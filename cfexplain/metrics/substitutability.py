@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cfexplain.checks import check_at_least
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import FitError
 from cfexplain.lazy import torch
@@ -60,8 +61,7 @@ class Substitutability(IntervalMetricSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_sources < 2:
-            raise ValueError(f"num_sources must be >= 2, got {self.num_sources}")
+        check_at_least(self, num_sources=2)
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         splits, own_spec = inputs.splits, inputs.model.detector.spec

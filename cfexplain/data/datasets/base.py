@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cfexplain.checks import check_at_least, check_share
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.types import Augmentation, Splits
 
@@ -25,10 +26,8 @@ class DatasetSpec(ABC):
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out_fraction < 1:
-            raise ValueError(f"held_out_fraction must lie between 0 and 1, got {self.held_out_fraction}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        check_share(self, "held_out_fraction")
+        check_at_least(self, seed=0)
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from cfexplain.checks import check_limits
 from cfexplain.data.datasets.base import as_slug, DatasetSpec
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.raw_images import RawImages
@@ -40,10 +41,7 @@ class ClassDataset(DatasetSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.normal_classes
-        for name, least in (("train_limit", 20), ("reference_limit", 10)):
-            limit = getattr(self, name)
-            if limit is not None and limit < least:
-                raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
+        check_limits(self, train_limit=20, reference_limit=10)
 
     @property
     def normal_classes(self) -> tuple[int, ...]:

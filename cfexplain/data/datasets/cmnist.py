@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cfexplain.checks import check_limits
 from cfexplain.data.datasets.coloured import (
     ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
 )
@@ -35,10 +36,7 @@ class Cmnist(ColouredDataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("train_limit", 20), ("test_limit", 4), ("reference_limit", 10)):
-            limit = getattr(self, name)
-            if limit is not None and limit < least:
-                raise ValueError(f"{name} must be at least {least}, or null for all, got {limit}")
+        check_limits(self, train_limit=20, test_limit=4, reference_limit=10)
 
     def planned(self) -> dict[str, Planned]:
         """The reference is made of the training digits too, coloured anew."""

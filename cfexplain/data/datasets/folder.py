@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cfexplain.checks import check_at_least, check_share
 from cfexplain.data.datasets.base import as_slug, AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.folder_layout import find_layout, Layout
-from cfexplain.data.reading.image_cache import CachedImages, mapped_images
+from cfexplain.data.reading.image_cache import CachedImages, check_source, mapped_images
 from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
 from cfexplain.data.splits import held_out_mask, role_lines
 from cfexplain.errors import DataError
@@ -48,16 +49,11 @@ class FolderDataset(AugmentedDataset):
     max_unreadable_fraction: float
 
     def __post_init__(self) -> None:
-        if self.image_size < MIN_SIDE:
-            raise ValueError(f"image_size must be at least {MIN_SIDE} pixels, got {self.image_size}")
+        check_at_least(self, image_size=MIN_SIDE, memory_limit_mb=0)
         super().__post_init__()
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or null, got {self.channels}")
-        if self.memory_limit_mb < 0:
-            raise ValueError(f"memory_limit_mb must be >= 0, got {self.memory_limit_mb}")
-        if not 0 <= self.max_unreadable_fraction < 1:
-            value = self.max_unreadable_fraction
-            raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
+        check_source(self.root, self.max_unreadable_fraction)
 
     @property
     def advice(self) -> str:
@@ -126,10 +122,7 @@ class Folder(FolderDataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.root.strip():
-            raise ValueError("root is empty: name a folder of images or a .zip of one")
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
+        check_share(self, "test_fraction")
 
     @property
     def slug(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.checks import check_at_least
 from cfexplain.data.datasets.coloured import (
     ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
 )
@@ -30,9 +31,7 @@ class Glyphs(ColouredDataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("train_size", 20), ("test_size", 4), ("reference_size", 60)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_at_least(self, train_size=20, test_size=4, reference_size=60)
 
     def planned(self) -> dict[str, Planned]:
         plans = {

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from cfexplain.checks import check_at_least, check_limits
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.data.splits import image_set, not_among
 from cfexplain.errors import DataError
@@ -56,10 +57,8 @@ class ExposureSpec(ABC):
     seed: int
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be at least 1, or null for all, got {self.limit}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        check_limits(self, limit=1)
+        check_at_least(self, seed=0)
 
     @property
     def name(self) -> str:

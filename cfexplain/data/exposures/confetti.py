@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.checks import check_between, check_positive
 from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch
 
@@ -42,10 +43,8 @@ class Confetti(PseudoAnomalies):
                 f"min_side must be > 0 and at most max_side, and that {RECIPE_SIDE}, got {self.min_side} and "
                 f"{self.max_side}"
             )
-        if not 0 <= self.max_rotation <= 180:
-            raise ValueError(f"max_rotation must lie between 0 and 180 degrees, got {self.max_rotation}")
-        if self.blur_sigma <= 0:
-            raise ValueError(f"blur_sigma must be > 0 pixels, got {self.blur_sigma}")
+        check_between(self, 0, 180, "max_rotation")
+        check_positive(self, "blur_sigma")
 
     def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(C, H, W) uint8 -> the same with confetti on it."""

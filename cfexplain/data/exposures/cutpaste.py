@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfexplain.checks import check_between
 from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch, v2
 
@@ -43,19 +44,15 @@ class Cutpaste(PseudoAnomalies):
         if not 0 < self.min_area <= self.max_area <= 0.5:
             raise ValueError(f"min_area must be > 0 and at most max_area, and that 0.5, got {self.min_area} and "
                              f"{self.max_area}")
-        if not 1 <= self.max_aspect <= 10:
-            raise ValueError(f"max_aspect must lie between 1 and 10, got {self.max_aspect}")
-        if not 0 <= self.jitter <= 0.5:
-            raise ValueError(f"jitter must lie between 0 and 0.5, got {self.jitter}")
-        if not 0 <= self.scar_share <= 1:
-            raise ValueError(f"scar_share must lie between 0 and 1, got {self.scar_share}")
+        check_between(self, 1, 10, "max_aspect")
+        check_between(self, 0, 0.5, "jitter")
+        check_between(self, 0, 1, "scar_share")
+        check_between(self, 0, 90, "max_rotation")
         for part in ("width", "length"):
             least, most = getattr(self, f"min_scar_{part}"), getattr(self, f"max_scar_{part}")
             if not 0 < least <= most <= RECIPE_SIDE / 2:
                 raise ValueError(f"min_scar_{part} must be > 0 and at most max_scar_{part}, and that "
                                  f"{RECIPE_SIDE // 2}, got {least} and {most}")
-        if not 0 <= self.max_rotation <= 90:
-            raise ValueError(f"max_rotation must lie between 0 and 90 degrees, got {self.max_rotation}")
 
     def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(C, H, W) uint8 -> the same with a patch or scar; unchanged only where no try of many shows."""

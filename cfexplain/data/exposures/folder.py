@@ -9,7 +9,7 @@ import numpy as np
 
 from cfexplain.data.exposures.base import exposure_images, ExposureRequest, ExposureSpec
 from cfexplain.data.reading.archives import unpacked
-from cfexplain.data.reading.image_cache import mapped_images
+from cfexplain.data.reading.image_cache import check_source, mapped_images
 from cfexplain.data.reading.image_files import find_image_files
 from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
@@ -24,11 +24,7 @@ class FolderImages(ExposureSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.root.strip():
-            raise ValueError("root is empty: name a folder of images or a .zip of one")
-        if not 0 <= self.max_unreadable_fraction < 1:
-            value = self.max_unreadable_fraction
-            raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {value}")
+        check_source(self.root, self.max_unreadable_fraction)
 
     @property
     def name(self) -> str:

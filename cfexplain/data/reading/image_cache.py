@@ -40,6 +40,14 @@ class CachedImages:
     indices: np.ndarray
 
 
+def check_source(root: str, max_unreadable_fraction: float) -> None:
+    """ValueError for values of a spec that reads the images of a folder."""
+    if not root.strip():
+        raise ValueError("root is empty: name a folder of images or a .zip of one")
+    if not 0 <= max_unreadable_fraction < 1:
+        raise ValueError(f"max_unreadable_fraction must be at least 0 and below 1, got {max_unreadable_fraction}")
+
+
 def mapped_images(
     files: Sequence[Path],
     image_shape: ImageShape,

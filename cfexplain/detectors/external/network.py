@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from cfexplain.checks import check_at_least
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.lazy import F, nn, Tensor, torch
 
@@ -47,19 +48,9 @@ class NetworkInterface(ABC):
     batch_size: int
 
     def __post_init__(self) -> None:
-        self._check_input()
-        if self.class_index is not None and self.class_index < 0:
-            raise ValueError(f"class_index must be >= 0, got {self.class_index}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
-
-    def _check_input(self) -> None:
+        check_at_least(self, height=1, width=1, class_index=0, batch_size=1)
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width: give both or neither")
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1, 3 or null, got {self.channels}")
         if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
