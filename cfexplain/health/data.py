@@ -32,7 +32,7 @@ _MNIST = [[f"MNIST/raw/{file}*" for file in MNIST.files]]
 SIGNS = {
     "mnist": _MNIST,
     "cmnist": _MNIST,
-    "emnist": [[f"EMNIST/raw/{file}*" for file in EMNIST_LETTERS.train]],
+    "emnist": [[f"EMNIST/raw/{file}*" for file in EMNIST_LETTERS.files]],
     "fashion": [["FashionMNIST/raw/train-images-idx3-ubyte*"]],
     "cifar10": [[CIFAR10.folder], ["train/airplane"], ["*/train/airplane"]],
     "cifar100": [[CIFAR100.folder], ["train/apple"], ["*/train/apple"]],

@@ -22,25 +22,23 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Cifar:
-    """Name of torchvision's class, the names of labels 0, 1, ..., and the config group of root and download."""
+    """Name of torchvision's class, the folder it reads, the names of labels 0, 1, ..., and its config group."""
 
     class_name: str
+    folder: str
     class_names: tuple[str, ...]
     group: str
-
-    @property
-    def folder(self) -> str:
-        """What torchvision's class reads below its root."""
-        return getattr(torchvision.datasets, self.class_name).base_folder
 
 
 CIFAR10 = Cifar(
     "CIFAR10",
+    "cifar-10-batches-py",
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "dataset",
 )
 CIFAR100 = Cifar(
     "CIFAR100",
+    "cifar-100-python",
     tuple(
         """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
         castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
