@@ -49,7 +49,8 @@ class ClassDataset(DatasetSpec):
 
     @property
     def slug(self) -> str:
-        return f"{type(self).__name__.lower()}-{class_set_slug(self.normal, self.anomalous)}"
+        words = sorted(self.normal) if self.anomalous is None else ["not", *sorted(self.anomalous)]
+        return as_slug(f"{type(self).__name__}-{'_'.join(words)}")
 
     @abstractmethod
     def read(self, is_train: bool) -> RawImages:
@@ -118,12 +119,6 @@ def normal_classes(
     if not chosen:
         raise ValueError(f"anomalous holds all {len(class_names)} classes: nothing normal is left")
     return tuple(sorted(chosen))
-
-
-def class_set_slug(normal: Sequence[str], anomalous: Sequence[str] | None) -> str:
-    """For folder names: '8_9', 'not_5', 'speed_limits'."""
-    words = sorted(normal) if anomalous is None else ["not", *sorted(anomalous)]
-    return as_slug("_".join(words))
 
 
 def _indices(field: str, wanted: Sequence[str], class_names: Sequence[str], named_sets: NamedSets) -> list[int]:

@@ -6,7 +6,7 @@ A plan is an array of class indices; grey digits of the planned shapes are then 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -62,7 +62,24 @@ class ColouredDataset(DatasetSpec):
 
     @property
     def rule(self) -> FactorRule:
-        return factor_rule(self.colours, self.normal, self.anomalous, self.normal_colours)
+        """ValueError for digits or colours that are not there, or that leave no anomaly."""
+        names, normal = list(self.colours), self.normal_colours
+        shapes = normal_classes(self.normal, self.anomalous, DIGITS, {})
+        for colour in normal:
+            if colour not in names:
+                hint = did_you_mean(colour, names)
+                raise ValueError(f"normal_colours: no colour {colour!r}; there are {', '.join(names)}.{hint}")
+        if not normal or len(set(normal)) < len(normal):
+            raise ValueError(f"normal_colours must name each colour once and at least one, got {list(normal)}")
+        if len(normal) == len(names):
+            raise ValueError("normal_colours holds every colour: no anomaly is left. Leave at least one out")
+        return FactorRule(
+            shape_names=DIGITS,
+            colour_names=self.colours,
+            palette=tuple(PALETTE[name] for name in names),
+            normal_shapes=shapes,
+            normal_colours=tuple(sorted(map(names.index, normal))),
+        )
 
     @property
     def slug(self) -> str:
@@ -83,39 +100,43 @@ class ColouredDataset(DatasetSpec):
         )
         kinds = has_normal_colour(normals.classes.numpy(), rule)
         train, held_out = hold_out(normals, kinds, self.held_out_fraction, self.seed)
-        grey = planned["train"].digits.images
+        grey = planned["train"].digits.images[:, None]
         return Splits(
             train=train,
             held_out=held_out,
-            exposure=coloured_exposure(exposure, train, grey, reference, rule, self.cache_dir, rng),
+            exposure=self._exposure(exposure, train, grey, reference, rng),
             test=test,
             reference=reference,
             class_names=class_names(rule),
             factors=rule,
         )
 
+    def _exposure(
+        self, exposure: ExposureSpec, normals: ImageSet, grey: np.ndarray, reference: ImageSet, rng: np.random.Generator
+    ) -> ImageSet | None:
+        """Grey shapes are coloured in the colours that are not normal: a red letter would obey the rule by its colour.
 
-def factor_rule(
-    colour_names: Sequence[str], normal: list[str], anomalous: list[str] | None, normal_colours: list[str]
-) -> FactorRule:
-    """The rule of coloured digits. ValueError for digits or colours that are not there, or that leave no anomaly."""
-    normal_shapes = normal_classes(normal, anomalous, DIGITS, {})
-    for colour in normal_colours:
-        if colour not in colour_names:
-            known = ", ".join(colour_names)
-            hint = did_you_mean(colour, colour_names)
-            raise ValueError(f"normal_colours: no colour {colour!r}; there are {known}.{hint}")
-    if not normal_colours or len(set(normal_colours)) < len(normal_colours):
-        raise ValueError(f"normal_colours must name each colour once and at least one, got {list(normal_colours)}")
-    if len(normal_colours) == len(colour_names):
-        raise ValueError("normal_colours holds every colour: no anomaly is left. Leave at least one out")
-    return FactorRule(
-        shape_names=DIGITS,
-        colour_names=tuple(colour_names),
-        palette=tuple(PALETTE[name] for name in colour_names),
-        normal_shapes=normal_shapes,
-        normal_colours=tuple(sorted(list(colour_names).index(colour) for colour in normal_colours)),
-    )
+        What is made of the coloured images themselves stays as it is.
+        normals: the coloured normal training images; grey: (N, 1, H, W) uint8, the shapes a grey exposure must not
+        hold; reference: coloured training images of all classes, whose anomalous ones a supervised detector may get.
+        """
+        rule, images, others, names = self.rule, grey, None, self.rule.shape_names
+        if exposure.is_like_dataset:
+            anomalous = reference.select(reference.labels == ANOMALOUS)
+            others = RawImages(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
+            images, names = normals.images.numpy(), class_names(rule)
+        request = ExposureRequest(
+            normals=images, learned=images, others=others, class_names=names, cache_dir=self.cache_dir
+        )
+        if exposure.is_like_dataset:
+            return load_exposure(exposure, request)
+        found = exposure_pictures(exposure, request)
+        if found is None:
+            return None
+        chosen = found.take(rng.permutation(len(found))[: exposure.limit])
+        palette = [rgb for colour, rgb in enumerate(rule.palette) if colour not in rule.normal_colours]
+        inks = np.array(palette)[rng.integers(len(palette), size=len(chosen))]
+        return image_set(replace(chosen, images=colour_masks(chosen.images[:, 0], inks, rng)), ANOMALOUS)
 
 
 def class_names(rule: FactorRule) -> tuple[str, ...]:
@@ -167,38 +188,6 @@ def coloured_set(planned: Planned, rule: FactorRule, rng: np.random.Generator) -
         chosen[places] = rng.permutation(pool)[: len(places)]
     images = colour_masks(digits.images[chosen], np.array(rule.palette)[colours], rng)
     return image_set(RawImages(images, plan, [digits.ids[i] for i in chosen]), is_anomalous(plan, rule))
-
-
-def coloured_exposure(
-    exposure: ExposureSpec, normals: ImageSet, grey_normals: np.ndarray, reference: ImageSet, rule: FactorRule,
-    cache_dir: str, rng: np.random.Generator,
-) -> ImageSet | None:
-    """Exposure for a coloured set: grey shapes are coloured in the colours that are not normal.
-
-    A red letter would obey the rule by its colour. What is made of the coloured images themselves stays as it is.
-
-    normals: the coloured normal training images; grey_normals: (N, H, W) uint8, the shapes a grey exposure must not
-    hold; reference: coloured training images of all classes, whose anomalous ones a supervised detector may be given.
-    """
-    if exposure.is_like_dataset:
-        anomalous = reference.select(reference.labels == ANOMALOUS)
-        others = RawImages(anomalous.images.numpy(), anomalous.classes.numpy(), anomalous.ids)
-        request = ExposureRequest(
-            normals=normals.images.numpy(), learned=normals.images.numpy(), others=others,
-            class_names=class_names(rule), cache_dir=cache_dir,
-        )
-        return load_exposure(exposure, request)
-    request = ExposureRequest(
-        normals=grey_normals[:, None], learned=grey_normals[:, None], others=None, class_names=rule.shape_names,
-        cache_dir=cache_dir,
-    )
-    grey = exposure_pictures(exposure, request)
-    if grey is None:
-        return None
-    chosen = grey.take(rng.permutation(len(grey))[: exposure.limit])
-    palette = [rgb for colour, rgb in enumerate(rule.palette) if colour not in rule.normal_colours]
-    inks = np.array(palette)[rng.integers(len(palette), size=len(chosen))]
-    return image_set(replace(chosen, images=colour_masks(chosen.images[:, 0], inks, rng)), ANOMALOUS)
 
 
 def colour_masks(masks: np.ndarray, colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:

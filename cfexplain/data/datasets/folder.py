@@ -10,6 +10,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,9 @@ class FolderDataset(AugmentedDataset):
         ends = np.searchsorted(cached.indices, np.cumsum([len(part) for part in parts])).tolist()
         _check_filled(layout, ends)
         whole = _image_set(layout, [files[index] for index in cached.indices], cached)
-        train, held_out, test = (_between(whole, *part) for part in ((0, ends[0]), ends[:2], (ends[1], len(whole))))
+        train, held_out, test = (
+            whole.select(torch.arange(*part)) for part in ((0, ends[0]), ends[:2], (ends[1], len(whole)))
+        )
         if masks is not None:
             test = replace(test, masks=masks[cached.indices[ends[1] :] - len(parts[0]) - len(parts[1])])
         request = ExposureRequest(
@@ -102,8 +105,7 @@ class FolderDataset(AugmentedDataset):
             is_held_out = held_out_mask(np.zeros(len(normals)), self.held_out_fraction, self.seed)
         except DataError as error:
             raise DataError(f"{error} in {layout.base}. Add normal images.") from error
-        train = [path for path, held in zip(normals, is_held_out, strict=True) if not held]
-        held_out = [path for path, held in zip(normals, is_held_out, strict=True) if held]
+        train, held_out = list(compress(normals, ~is_held_out)), list(compress(normals, is_held_out))
         return train, held_out, list(layout.test_normals), [defect.path for defect in layout.defects]
 
     def num_channels(self, normals: Sequence[Path]) -> int:
@@ -173,7 +175,3 @@ def _image_set(layout: Layout, files: Sequence[Path], cached: CachedImages) -> I
         ids=tuple(os.fsencode(path.relative_to(layout.base)).decode("utf-8", "replace") for path in files),
         is_mapped=cached.is_mapped,
     )
-
-
-def _between(images: ImageSet, start: int, end: int) -> ImageSet:
-    return images.select(torch.arange(start, end))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,8 @@ class Layout:
         is_test = np.isin(np.arange(len(order)), order[: max(1, round(fraction * len(order)))])
         return replace(
             self,
-            normals=tuple(path for path, tested in zip(self.normals, is_test, strict=True) if not tested),
-            test_normals=tuple(path for path, tested in zip(self.normals, is_test, strict=True) if tested),
+            normals=tuple(compress(self.normals, ~is_test)),
+            test_normals=tuple(compress(self.normals, is_test)),
         )
 
 

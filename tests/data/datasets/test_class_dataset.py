@@ -7,8 +7,10 @@ import re
 import pytest
 
 from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
-from cfexplain.data.datasets.class_dataset import class_set_slug, normal_classes
-from cfexplain.data.datasets.gtsrb import CLASS_NAMES, NAMED_SETS
+from cfexplain.data.datasets.base import as_slug
+from cfexplain.data.datasets.cifar10 import Cifar10
+from cfexplain.data.datasets.class_dataset import normal_classes
+from cfexplain.data.datasets.gtsrb import CLASS_NAMES, Gtsrb, NAMED_SETS
 
 NAMES = ("20 km/h", "stop", "give way", "bend", "road work")
 SETS = {"all_stops": (1, 2), "warnings": (3, 4)}
@@ -50,12 +52,19 @@ def test_what_cannot_be_meant_names_its_field_in_one_line(words, anomalous, mess
     assert "\n" not in str(caught.value)
 
 
-def test_slugs_do_not_depend_on_the_order_and_suit_folder_names():
-    assert class_set_slug(["9", "8"], None) == class_set_slug(["8", "9"], None) == "8_9"
-    assert class_set_slug(["8"], ["stop", "bend"]) == "not_bend_stop"
-    assert class_set_slug(["20 km/h"], None) == "20_km_h"
-    for name in (*CLASS_NAMES, *NAMED_SETS, *CIFAR10.class_names, "ä ö", "../up"):
-        assert re.fullmatch("[a-z0-9_-]+", class_set_slug([name], None)), name
+def test_slugs_do_not_depend_on_the_order_and_suit_folder_names(fields):
+    fields = fields | {"flip": False, "crop_padding": 0}
+
+    def slug(spec: type, *normal: str, anomalous: list[str] | None = None) -> str:
+        return spec(**fields | {"normal": list(normal), "anomalous": anomalous}).slug
+
+    assert slug(Cifar10, "9", "8") == slug(Cifar10, "8", "9") == "cifar10-8_9"
+    assert slug(Gtsrb, "8", anomalous=["stop", "general caution"]) == "gtsrb-not_general_caution_stop"
+    for spec, names in ((Gtsrb, (*CLASS_NAMES, *NAMED_SETS)), (Cifar10, CIFAR10.class_names)):
+        for name in names:
+            assert re.fullmatch("[a-z0-9_-]+", slug(spec, name)), name
+    for name in ("ä ö", "../up"):
+        assert re.fullmatch("[a-z0-9_-]+", as_slug(name)), name
 
 
 def test_the_sign_groups_are_those_of_the_benchmark_and_share_no_class():
