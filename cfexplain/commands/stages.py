@@ -128,12 +128,12 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
 
 def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
     """One that is trained already: checked, calibrated, and kept in the run's folder with all that it is read from."""
-    calibrated = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
-    job.reporter.say(calibrated.message)
-    config.detector.keep(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
-    values = {"image_shape": list(splits.image_shape), "detector": calibrated.detector.state_dict()}
+    detector, message = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
+    job.reporter.say(message)
+    config.detector.copy_files(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
+    values = {"image_shape": list(splits.image_shape), "detector": detector.state_dict()}
     checkpoint.save(job.folder.checkpoints / "detector.pt", values)
-    return calibrated.detector
+    return detector
 
 
 def _resume(learner: Learner, job: Job) -> None:
@@ -189,7 +189,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
     warnings.simplefilter("ignore")
     splits = config.load_splits()
     if (found := ranks.shared(None)) is not None:  # rank 0 has one that is trained already
-        spec = config.detector.kept_in(Path(found["kept_in"]))
+        spec = config.detector.with_files_in(Path(found["folder"]))
         detector = build_detector(spec, config.encoder.without_weights, splits.image_shape, config.seed)
         detector.load_state_dict(found["weights"])
         detector.to(device).eval().requires_grad_(False)
@@ -214,4 +214,4 @@ def _train_alongside(learner: Learner, num_steps: int, log_every_steps: int, con
 
 def _share(detector: Detector, folder: Path, ranks: Ranks) -> None:
     """One that need not be trained; folder: where it has put what it is read from."""
-    ranks.shared({"kept_in": str(folder.resolve()), "weights": detector.state_dict()})
+    ranks.shared({"folder": str(folder.resolve()), "weights": detector.state_dict()})

@@ -50,7 +50,7 @@ class Train(Command):
         for name, count in num_parameters(config, splits).items():
             yield f"{name}: {count:,} parameters"
         if not config.detector.is_trained:
-            yield calibrate_external(config.detector, config.encoder, splits, config.seed, device).message
+            yield calibrate_external(config.detector, config.encoder, splits, config.seed, device)[1]
         yield f"device: {device_name(device)}"
 
 

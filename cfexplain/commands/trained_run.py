@@ -79,7 +79,7 @@ def open_run(
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
     values = checkpoint.load(path, remedy)
-    spec, image_shape = config.detector.kept_in(path.parent), _image_shape(values, path, remedy)
+    spec, image_shape = config.detector.with_files_in(path.parent), _image_shape(values, path, remedy)
     detector = build_detector(spec, config.encoder.without_weights, image_shape, config.seed)
     checkpoint.restore(detector, values, "detector", path, remedy)
     detector.to(device).eval().requires_grad_(False)

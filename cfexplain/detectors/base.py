@@ -71,11 +71,11 @@ class DetectorSpec(ABC):
     def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
         """(N, D) network outputs, (D,) centre and the calibrated scale () -> log phi, log(1 - phi)."""
 
-    def keep(self, folder: Path) -> None:
+    def copy_files(self, folder: Path) -> None:
         """Put beside a run's checkpoints what the network is read from; most need their weights alone."""
 
-    def kept_in(self, folder: Path) -> DetectorSpec:
-        """The same detector, read from what `keep` put there."""
+    def with_files_in(self, folder: Path) -> DetectorSpec:
+        """The same detector, read from what `copy_files` put there."""
         return self
 
 

@@ -24,7 +24,7 @@ class MetricInputs:
     explanations:       of all test anomalies or, where there are none, of exposure images.
     explain:            explains any other images with the same generator, e.g. exposure.
     fit_detector:       fits a detector of the run's spec to other splits, or from another seed; its stand-in, where
-                        the run's own was adopted and cannot be fitted.
+                        the run's own was trained elsewhere and cannot be fitted.
     cache_dir:          where classifiers trained for evaluation are kept.
     test_normal_logits: (M,) float32 on the CPU, the detector's logits of the normal test images.
     metrics:            all metrics that were asked for, by name.

@@ -67,7 +67,7 @@ class LightningModel(nn.Module):
 
 def adopted(model: nn.Module, **values):
     held.append(model)
-    return calibrate_external(external(kind=Kind.anomalib, **values), Conv(width=4), bar_splits(), 0, CPU).detector
+    return calibrate_external(external(kind=Kind.anomalib, **values), Conv(width=4), bar_splits(), 0, CPU)[0]
 
 
 def test_without_the_adapter_no_gradient_comes_back():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +16,26 @@ from cfexplain.detectors.external.sources import short
 from cfexplain.detectors.external.spec import External, HigherIs
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import CfexplainError, CfexplainWarning, DataError
-from cfexplain.lazy import no_grad, Tensor, torch
+from cfexplain.lazy import no_grad, stats, Tensor, torch
 from cfexplain.types import ImageShape, Splits
 
 NUM_COMPARED = 512  # images of each kind that decide the direction
 MIN_FOUND = 0.05  # share of the anomalies above a threshold that 5 % of the normals are above: less is no detector
-UNCHANGED = 0.05  # how far logits may be from those at adoption: another machine rounds otherwise
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibratedExternal:
-    """message: what was found, in one line."""
-
-    detector: Detector
-    message: str
+CENTRE_QUANTILE, MEDIAN_LOGIT = 0.95, math.log(9)  # phi of the median normal is 0.1
+CLEAR = 0.1  # how far the AuROC must be from 0.5 to tell a direction
+NUM_CHECKED = 8  # images of each kind, normal and anomalous, by which a network is checked
+TOLERANCE = 0.02  # of the normal images' range of scores: TF32 on a GPU is no more exact, dropout far less
+MIN_LIVE = 0.5  # share of anomalous images that must have a gradient
+UNCHANGED = 0.05  # how far logits may be from those at the calibration: another machine rounds otherwise
 
 
 def calibrate_external(
     spec: External, encoder: EncoderSpec, splits: Splits, seed: int, device: torch.device
-) -> CalibratedExternal:
-    """Frozen and calibrated on splits.held_out. DataError, ConfigError: one line for each way not to conform."""
+) -> tuple[Detector, str]:
+    """Frozen and calibrated on splits.held_out, and what was found in one line.
+
+    DataError, ConfigError: one line for each way not to conform.
+    """
     detector = build_detector(spec, encoder, splits.image_shape, seed).to(device).eval().requires_grad_(False)
     normals = splits.held_out.images
     if splits.exposure is None:
@@ -47,14 +46,11 @@ def calibrate_external(
     normal_scores = batched_on_cpu(detector.embed, normals, device)[:, 0]
     anomalous_scores = batched_on_cpu(detector.embed, anomalies, device)[:, 0]
     for scores in (normal_scores, anomalous_scores):
-        if not scores.isfinite().all():
-            num_bad = int((~scores.isfinite()).sum())
-            raise DataError(f"{spec.source} gives NaN or infinite scores to {num_bad} of {len(scores)} images; mend "
-                            "the network")
+        _check_finite(spec.source, scores)
     higher = is_higher_anomalous(normal_scores[:NUM_COMPARED], anomalous_scores, spec.higher_is, spec.source, of_what)
-    found = calibrated(normal_scores, higher, spec.source)
-    detector.centre.fill_(found.centre)
-    detector.scale.fill_(found.scale)
+    centre, scale = calibrated(normal_scores, higher, spec.source)
+    detector.centre.fill_(centre)
+    detector.scale.fill_(scale)
     logits = logits_of(detector, normals, device)
     detector.threshold.fill_(logits.double().quantile(CENTRE_QUANTILE).item())
     share = (logits_of(detector, anomalies, device) > detector.threshold.cpu()).double().mean().item()
@@ -64,14 +60,14 @@ def calibrate_external(
                         "and std, or take another exposure=...")
     detector.encoder.probe.copy_(_probe_logits(detector, splits.image_shape))
     direction = "higher" if higher else "lower"
-    return CalibratedExternal(detector=detector, message=(
-        f"{spec.source} conforms: {direction} is anomalous, threshold at {found.centre:.4g}, above it 5 % of "
+    return detector, (
+        f"{spec.source} conforms: {direction} is anomalous, threshold at {centre:.4g}, above it 5 % of "
         f"{len(normals)} held-out normals and {share:.0%} of {len(anomalies)} {of_what}"
-    ))
+    )
 
 
 def check_unchanged(detector: Detector, image_shape: ImageShape, path: Path, remedy: str) -> None:
-    """DataError where a detector that was loaded again scores otherwise than the one that was adopted.
+    """DataError where a detector that was loaded again scores otherwise than when it was taken over.
 
     Its weights lie in the checkpoint and a file of the network beside it, but a factory's code may have changed.
     """
@@ -88,21 +84,11 @@ def _probe_logits(detector: Detector, image_shape: ImageShape) -> Tensor:
     return detector.log_probs(images.to(detector.centre.device)).logit
 
 
-CENTRE_QUANTILE, MEDIAN_LOGIT = 0.95, math.log(9)  # phi of the median normal is 0.1
-CLEAR = 0.1  # how far the AuROC must be from 0.5 to tell a direction
-TYPE_IT = "say it: detector.higher_is=anomalous or detector.higher_is=normal"
+def calibrated(normals: Tensor, is_higher_anomalous: bool, source: str) -> tuple[float, float]:
+    """Centre and scale from the raw scores (M,) of held-out normals. DataError where these do not vary.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """centre: a raw score; scale: raw score per unit of the logit, negative where a low score is anomalous."""
-
-    centre: float
-    scale: float
-
-
-def calibrated(normals: Tensor, is_higher_anomalous: bool, source: str) -> Calibration:
-    """From the raw scores (M,) of held-out normals. DataError where they do not vary."""
+    The centre is a raw score; the scale is raw score per unit of the logit, negative where a low score is anomalous.
+    """
     sign = 1.0 if is_higher_anomalous else -1.0
     scores = sign * normals.double()
     centre = scores.quantile(CENTRE_QUANTILE).item()
@@ -113,7 +99,7 @@ def calibrated(normals: Tensor, is_higher_anomalous: bool, source: str) -> Calib
     if spread <= least:
         raise DataError(f"{source} gives all {len(normals)} held-out normal images the same score ({normals[0]:.4g}), "
                         "so there is no threshold to find; let it give its score before it is rounded or clamped")
-    return Calibration(centre=sign * centre, scale=sign * spread / MEDIAN_LOGIT)
+    return sign * centre, sign * spread / MEDIAN_LOGIT
 
 
 def is_higher_anomalous(normals: Tensor, anomalies: Tensor, higher_is: HigherIs, source: str, of_what: str) -> bool:
@@ -122,22 +108,21 @@ def is_higher_anomalous(normals: Tensor, anomalies: Tensor, higher_is: HigherIs,
     of_what: the anomalies' name in messages.
     """
     found = share_of_pairs(normals, anomalies)
-    said = f"{source} scores {of_what} above held-out normal images in {found:.0%} of the pairs"
+    order = f"{source} scores {of_what} above held-out normal images in {found:.0%} of the pairs"
     if higher_is is HigherIs.auto:
         if abs(found - 0.5) < CLEAR:
-            raise DataError(f"{said}, which tells no direction; {TYPE_IT}, or check detector.value_range, mean and std")
+            raise DataError(f"{order}, which tells no direction; say it: detector.higher_is=anomalous or "
+                            "detector.higher_is=normal, or check detector.value_range, mean and std")
         return found > 0.5
     wanted = higher_is is HigherIs.anomalous
     if (found - 0.5) * (1 if wanted else -1) < -CLEAR:
-        message = f"{said}, and detector.higher_is={higher_is.value} says otherwise"
-        warnings.warn(message, CfexplainWarning, stacklevel=2)
+        warnings.warn(f"{order}, and detector.higher_is={higher_is.value} says otherwise", CfexplainWarning, stacklevel=2)
     return wanted
 
 
 def share_of_pairs(low: Tensor, high: Tensor) -> float:
     """(M,), (N,) -> the share of pairs in which `high` is higher, ties counting half: the AuROC."""
-    difference = high.double()[:, None] - low.double()[None]
-    return ((difference > 0).double() + (difference == 0).double() / 2).mean().item()
+    return stats.mannwhitneyu(high.numpy(), low.numpy(), method="asymptotic").statistic / (len(high) * len(low))
 
 
 def pseudo_anomalies(normals: Tensor, seed: int) -> Tensor:
@@ -151,11 +136,6 @@ def pseudo_anomalies(normals: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(made))
 
 
-NUM_IMAGES = 8  # of each, normal and anomalous
-TOLERANCE = 0.02  # of the normal images' range of scores: TF32 on a GPU is no more exact, dropout far less
-MIN_LIVE = 0.5  # share of anomalous images that must have a gradient
-
-
 def check_conformance(network: ExternalNetwork, normals: Tensor, anomalies: Tensor) -> None:
     """DataError, one line for each way in which no generator can be trained against this network.
 
@@ -164,8 +144,8 @@ def check_conformance(network: ExternalNetwork, normals: Tensor, anomalies: Tens
     normals, anomalies: (N, C, H, W) uint8; the network lies on its device.
     """
     device, source = network.mean.device, network.spec.source
-    num_normals = min(NUM_IMAGES, len(normals))
-    images = to_float(torch.cat([normals[:NUM_IMAGES], anomalies[:NUM_IMAGES]]).to(device))
+    num_normals = min(NUM_CHECKED, len(normals))
+    images = to_float(torch.cat([normals[:NUM_CHECKED], anomalies[:NUM_CHECKED]]).to(device))
     with torch.no_grad():
         _check_accepts(network, images)
         scores = _scores(network, images)
@@ -190,16 +170,15 @@ def _scores(network: ExternalNetwork, images: Tensor) -> Tensor:
 def _check_accepts(network: ExternalNetwork, images: Tensor) -> None:
     """All images at once, then one: a program may be exported for one size of batch alone."""
     source, shape = network.spec.source, "x".join(map(str, network.prepared(images).shape[1:]))
-    reasons = {count: _failure(network, images[:count]) for count in (len(images), 1)}
-    many, one = reasons[len(images)], reasons[1]
-    if many is not None and one is not None and _lives_elsewhere(network, images):
-        raise DataError(f"{source} works on the CPU and not on {images.device} ({many}); export it on that device, or "
-                        "set device=cpu")
-    if many is not None and one is not None:
+    many, one = _failure(network, images), _failure(network, images[:1])
+    if many and one:
+        if _lives_elsewhere(network, images):
+            raise DataError(f"{source} works on the CPU and not on {images.device} ({many}); export it on that device, "
+                            "or set device=cpu")
         raise DataError(f"{source} does not take {len(images)} images of {shape} ({many}); set detector.height, width "
                         "and channels to what it expects, and export it with a dynamic batch size")
-    if many is not None or one is not None:
-        taken, refused = (1, len(images)) if one is None else (len(images), 1)
+    if many or one:
+        taken, refused = (len(images), 1) if one else (1, len(images))
         raise DataError(f"{source} takes a batch of {taken} images and not of {refused} ({many or one}); export it "
                         "with a dynamic batch size: dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)")
     if (device := network.raw(images).device) != images.device:
@@ -229,15 +208,19 @@ def _lives_elsewhere(network: ExternalNetwork, images: Tensor) -> bool:
 
 def _check_values(network: ExternalNetwork, images: Tensor, scores: Tensor) -> None:
     source, raw = network.spec.source, network.raw(images).float()
-    if num_bad := int((~raw.reshape(len(images), -1).isfinite()).any(dim=1).sum()):
-        raise DataError(f"{source} gives NaN or infinite scores to {num_bad} of {len(images)} images; check "
-                        "detector.value_range, mean and std, or mend the network")
+    _check_finite(source, raw)
     if network.spec.score is Score.probability and not (raw.min() >= 0 and raw.max() <= 1):
         raise DataError(f"{source} gives {float(raw.min()):.4g} to {float(raw.max()):.4g}, which are no probabilities; "
                         "set detector.score=number")
     if _range(scores) <= 1e-6 * float(scores.abs().max()):
         raise DataError(f"{source} gives the same score ({float(scores[0]):.4g}) to {len(images)} different images; "
                         "check detector.output, value_range, mean and std, or mend the network")
+
+
+def _check_finite(source: str, scores: Tensor) -> None:
+    if num_bad := int((~scores.reshape(len(scores), -1).isfinite()).any(dim=1).sum()):
+        raise DataError(f"{source} gives NaN or infinite scores to {num_bad} of {len(scores)} images; check "
+                        "detector.value_range, mean and std, or mend the network")
 
 
 def _check_gradient(network: ExternalNetwork, images: Tensor, num_normals: int) -> None:

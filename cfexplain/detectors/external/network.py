@@ -73,7 +73,7 @@ class NetworkInterface(ABC):
 class ExternalNetwork(nn.Module):
     """Preprocessing, the network, and its score picked out. It stays in eval mode, whatever it is asked.
 
-    probe: (NUM_PROBES,) logits of fixed images when it was adopted, by which a changed network is known.
+    probe: (NUM_PROBES,) logits of fixed images when it was taken over, by which a changed network is known.
     """
 
     probe: Tensor
@@ -179,8 +179,8 @@ def _chosen(values: dict[str, Any], name: str | None, source: str) -> Any:
         return values[given[0]]
     if name in given:
         return values[name]
-    said = "detector.output is not set" if name is None else f"detector.output={name} is none of them"
-    raise ConfigError(f"{source} gives {len(given)} values ({', '.join(given)}), and {said}: name one")
+    wrong = "detector.output is not set" if name is None else f"detector.output={name} is none of them"
+    raise ConfigError(f"{source} gives {len(given)} values ({', '.join(given)}), and {wrong}: name one")
 
 
 class AnomalibScore(nn.Module):

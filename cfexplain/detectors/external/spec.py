@@ -20,7 +20,7 @@ from cfexplain.lazy import nn, Tensor
 from cfexplain.types import ImageShape
 
 LINEAR_UP_TO = 10.0
-KEPT = "external-model.pt"  # the run's own copy of the file, beside its checkpoints
+COPY = "external-model.pt"  # the run's own copy of the file, beside its checkpoints
 FACTORY = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
 
@@ -103,18 +103,18 @@ class External(NetworkInterface, DetectorSpec):
         logits = compressed((outputs[:, 0] - centre[0]) / scale)
         return LogProbs(log_sigmoid(logits), log_sigmoid(-logits))
 
-    def keep(self, folder: Path) -> None:
+    def copy_files(self, folder: Path) -> None:
         if self.path is not None:
-            copy_file(Path(self.path), folder / KEPT, self.sha256)
+            copy_file(Path(self.path), folder / COPY, self.sha256)
 
-    def kept_in(self, folder: Path) -> External:
+    def with_files_in(self, folder: Path) -> External:
         if self.path is None:
             return self
-        if not (folder / KEPT).is_file():
+        if not (folder / COPY).is_file():
             raise DataError(
-                f"no {folder / KEPT}, the run's own copy of {self.path}; put that file there, or train again"
+                f"no {folder / COPY}, the run's own copy of {self.path}; put that file there, or train again"
             )
-        return replace(self, path=str(folder / KEPT))
+        return replace(self, path=str(folder / COPY))
 
 
 def compressed(logits: Tensor) -> Tensor:
