@@ -1,11 +1,17 @@
 """PNG, JPEG, shift and blur by hand."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cfexplain.metrics.alterations import Alterations, blurred, shifted, through_jpeg
+from cfexplain.metrics.alterations import Alterations, blurred, shifted
+
+
+def through_jpeg(images: torch.Tensor, quality: int) -> torch.Tensor:
+    return Alterations(jpeg_quality=quality, shift_pixels=1, blur_sigma=0.5).functions["jpeg"](images)
 
 
 def test_jpeg_changes_noise_and_keeps_a_flat_picture():
@@ -15,6 +21,15 @@ def test_jpeg_changes_noise_and_keeps_a_flat_picture():
     assert jpeg.shape == images.shape and not torch.equal(jpeg, images)
     flat = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
     assert (through_jpeg(flat, 75).int() - 90).abs().max() <= 2
+
+
+def test_jpeg_is_that_of_pillow():
+    images = torch.randint(256, (2, 3, 20, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for image, found in zip(images, through_jpeg(images, 75), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, format="JPEG", quality=75)
+        theirs = np.asarray(Image.open(file)).transpose(2, 0, 1)
+        assert np.abs(found.numpy().astype(int) - theirs).max() <= 2  # the same but for the library's rounding
 
 
 def test_channels_are_not_mixed_up():
