@@ -24,10 +24,8 @@ def auroc(normal_scores: np.ndarray, anomalous_scores: np.ndarray) -> float:
     """
     normal, anomalous = np.ravel(normal_scores), np.ravel(anomalous_scores)
     _check(normal, anomalous)
-    ranks = stats.rankdata(np.concatenate([normal, anomalous]))
-    num_anomalous = len(anomalous)
-    wins = ranks[len(normal) :].sum() - num_anomalous * (num_anomalous + 1) / 2  # Mann-Whitney U
-    return float(wins / (len(normal) * num_anomalous))
+    wins = stats.mannwhitneyu(anomalous.astype(float), normal.astype(float), method="asymptotic").statistic
+    return float(wins / (len(normal) * len(anomalous)))
 
 
 def auroc_with_interval(

@@ -116,13 +116,14 @@ def is_higher_anomalous(normals: Tensor, anomalies: Tensor, higher_is: HigherIs,
         return found > 0.5
     wanted = higher_is is HigherIs.anomalous
     if (found - 0.5) * (1 if wanted else -1) < -CLEAR:
-        warnings.warn(f"{order}, and detector.higher_is={higher_is.value} says otherwise", CfexplainWarning, stacklevel=2)
+        message = f"{order}, and detector.higher_is={higher_is.value} says otherwise"
+        warnings.warn(message, CfexplainWarning, stacklevel=2)
     return wanted
 
 
 def share_of_pairs(low: Tensor, high: Tensor) -> float:
     """(M,), (N,) -> the share of pairs in which `high` is higher, ties counting half: the AuROC."""
-    return stats.mannwhitneyu(high.numpy(), low.numpy(), method="asymptotic").statistic / (len(high) * len(low))
+    return stats.mannwhitneyu(high.double(), low.double(), method="asymptotic").statistic / (len(high) * len(low))
 
 
 def pseudo_anomalies(normals: Tensor, seed: int) -> Tensor:
