@@ -12,8 +12,8 @@ MOVED = {  # target, or the start of one up to a dot
     "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
     "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
     "cfexplain.explanation.spec.Fit": "cfexplain.explanation.objective.GeneratorTraining",
-    **{f"cfexplain.metrics.{name}.JudgeRecipe": "cfexplain.metrics.classifiers.ClassifierRecipe"
-       for name in ("judge_recipe", "judges")},
+    **{f"cfexplain.metrics.{name}": "cfexplain.metrics.classifiers.NetworkRecipe"
+       for name in ("judge_recipe.JudgeRecipe", "judges.JudgeRecipe", "classifiers.ClassifierRecipe")},
 }
 LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},

@@ -21,7 +21,7 @@ from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.reference import build_reference, Reference
 from cfexplain.lazy import torch
 from cfexplain.metrics.alterations import Alterations
-from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space
+from cfexplain.metrics.classifiers import NetworkRecipe, feature_space
 from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.types import Splits, Tick
 
@@ -43,7 +43,7 @@ class ReferenceConfig:
     false_alarm_rate: float
     second_detector: str
     alterations: Alterations
-    features: ClassifierRecipe
+    features: NetworkRecipe
     cache_dir: str
     allow_custom_code: bool
 

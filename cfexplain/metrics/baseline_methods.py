@@ -16,7 +16,7 @@ from cfexplain.detectors.base import Detector, batched_on_cpu
 from cfexplain.encoders.base import SLOPE
 from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
-from cfexplain.metrics.classifiers import cached_network, fingerprint, train_network
+from cfexplain.metrics.classifiers import cached_network, fingerprint, NetworkRecipe, train_network
 from cfexplain.types import ImageShape
 
 CHUNK_VALUES = 1 << 25  # pixels and channels of the training images at a time
@@ -24,11 +24,6 @@ MAX_GRADIENT_BATCH_SIZE = 256
 GRADIENT_BATCH_VALUES = 1 << 21  # pixels and channels of a batch: a backward pass keeps what the forward pass computes
 TINY = 1e-12
 AUTOENCODER_BATCH_SIZE = 64
-
-
-def nearest_normals(images: Tensor, normals: Tensor, device: torch.device | str) -> Tensor:
-    """(N, C, H, W) uint8: the nearest normal image of each."""
-    return normals[nearest_indices(images, normals, device)]
 
 
 @no_grad
@@ -124,20 +119,13 @@ def _root_mean_square(values: Tensor) -> Tensor:
     return values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderRecipe:
-    """num_features: numbers that an image is squeezed through. The seed is its own: runs of other seeds share it."""
-
-    width: int
-    num_features: int
-    num_steps: int
-    seed: int = 0
-
-
 class Autoencoder(nn.Module):
-    """A convolutional encoder and its mirror: nearest-neighbour doubling in the place of pooling."""
+    """A convolutional encoder and its mirror: nearest-neighbour doubling in the place of pooling.
 
-    def __init__(self, image_shape: ImageShape, recipe: AutoencoderRecipe) -> None:
+    An image is squeezed through recipe.num_features numbers.
+    """
+
+    def __init__(self, image_shape: ImageShape, recipe: NetworkRecipe) -> None:
         super().__init__()
         num_channels, self.height, self.width = image_shape
         scale, channels = 1 << NUM_BLOCKS, recipe.width << (NUM_BLOCKS - 1)
@@ -165,7 +153,7 @@ def projected(autoencoder: Autoencoder, images: Tensor, device: torch.device | s
     return batched_on_cpu(lambda batch: to_uint8(autoencoder(batch)), images, device)
 
 
-def train_autoencoder(images: Tensor, recipe: AutoencoderRecipe, device: torch.device | str) -> Autoencoder:
+def train_autoencoder(images: Tensor, recipe: NetworkRecipe, device: torch.device | str) -> Autoencoder:
     """A frozen one. images: (N, C, H, W) uint8, normal ones. The global random state stays as it was."""
     autoencoder = _untrained(images, recipe).to(device)
 
@@ -177,7 +165,7 @@ def train_autoencoder(images: Tensor, recipe: AutoencoderRecipe, device: torch.d
 
 
 def cached_autoencoder(
-    cache_dir: Path, images: Tensor, recipe: AutoencoderRecipe, device: torch.device | str
+    cache_dir: Path, images: Tensor, recipe: NetworkRecipe, device: torch.device | str
 ) -> Autoencoder:
     """`train_autoencoder`, or what it gave for the same images and recipe before."""
     name = f"autoencoder-{fingerprint(images, torch.empty(0), recipe)}.pt"
@@ -185,7 +173,7 @@ def cached_autoencoder(
     return cached_network(cache_dir, name, _untrained(images, recipe), train, device)
 
 
-def _untrained(images: Tensor, recipe: AutoencoderRecipe) -> Autoencoder:
+def _untrained(images: Tensor, recipe: NetworkRecipe) -> Autoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return Autoencoder(tuple(images.shape[1:]), recipe)

@@ -8,18 +8,18 @@ beside this one are computed again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from cfexplain.checks import check_positive
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.base import MetricInputs, MetricSpec
+from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
-    AutoencoderRecipe, cached_autoencoder, descended, GradientRecipe, nearest_normals, Norm, projected,
+    cached_autoencoder, descended, GradientRecipe, nearest_indices, Norm, projected,
 )
+from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.types import Explanations
 
 PREFIX = "baseline_"  # baseline_<method>_<key>
@@ -72,13 +72,19 @@ class Baselines(MetricSpec):
                 f"metric baselines compares methods by the metrics beside it: add one of {', '.join(COMPARED)}"
             )
         values: dict[str, float | str] = {}
-        notes = _Notes()
+        notes: dict[str, list[str]] = {}  # what the metrics warn of -> of which methods
         own = _drawn(inputs.explanations, self.num_images, inputs.seed)
         for method, explanations in {"cfexplain": own, **self._baselines(own, inputs)}.items():
-            with notes.of(method):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", CfexplainWarning)
                 found = _measured(metrics, replace(inputs, explanations=explanations))
+            for warning in caught:
+                if issubclass(warning.category, CfexplainWarning):
+                    notes.setdefault(str(warning.message), []).append(method)
             values |= {f"{PREFIX}{method}_{key}": value for key, value in found.items()}
-        notes.say()
+        for note, methods in notes.items():
+            who = "baselines" if len(methods) == len(METHODS) else f"baselines, {' and '.join(methods)}"
+            tell_reader(f"{who}: {note}")
         return {NUM_IMAGES: len(own.sources), **values}
 
     def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
@@ -88,12 +94,12 @@ class Baselines(MetricSpec):
             norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
             num_steps=self.gradient_steps,
         )
-        recipe = AutoencoderRecipe(
+        recipe = NetworkRecipe(
             width=self.autoencoder_width, num_features=self.autoencoder_features, num_steps=self.autoencoder_steps
         )
         autoencoder = cached_autoencoder(inputs.cache_dir, normals, recipe, device)
         images = {
-            "nearest": nearest_normals(sources, normals, device),
+            "nearest": normals[nearest_indices(sources, normals, device)],
             "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),
             "autoencoder": projected(autoencoder, sources, device),
         }
@@ -123,24 +129,3 @@ def _measured(metrics: Mapping[str, MetricSpec], inputs: MetricInputs) -> dict[s
         keys = [f"{key}{end}" for key in COMPARED[name] for end in INTERVAL]
         values |= {key: found[key] for key in keys if key in found}
     return values
-
-
-@dataclass
-class _Notes:
-    """What the metrics had to say of each method; what they said of all is said once."""
-
-    methods: dict[str, list[str]] = field(default_factory=dict)  # note -> methods
-
-    @contextmanager
-    def of(self, method: str) -> Iterator[None]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", CfexplainWarning)
-            yield
-        for warning in caught:
-            if issubclass(warning.category, CfexplainWarning):
-                self.methods.setdefault(str(warning.message), []).append(method)
-
-    def say(self) -> None:
-        for note, methods in self.methods.items():
-            who = "baselines" if len(methods) == len(METHODS) else f"baselines, {' and '.join(methods)}"
-            warnings.warn(f"{who}: {note}", CfexplainWarning, stacklevel=3)

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cfexplain.checks import check_positive
 from cfexplain.data.batches import to_float
@@ -35,8 +35,8 @@ Network = TypeVar("Network", bound="nn.Module")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe:
-    """The seed is the classifier's own, not the run's: runs of different seeds share one classifier."""
+class NetworkRecipe:
+    """Of a network trained for evaluation. The seed is its own, not the run's: runs of other seeds share it."""
 
     width: int
     num_features: int
@@ -61,14 +61,14 @@ class ClassifierMetricSpec(IntervalMetricSpec):
         super().__post_init__()
         check_positive(self, "width", "num_steps")
 
-    def recipe(self, seed: int = 0) -> ClassifierRecipe:
-        return ClassifierRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps, seed=seed)
+    def recipe(self, seed: int = 0) -> NetworkRecipe:
+        return NetworkRecipe(width=self.width, num_features=NUM_FEATURES, num_steps=self.num_steps, seed=seed)
 
 
 class ImageClassifier(nn.Module):
     """Convolutional encoder, whose output are the features, ReLU, linear head."""
 
-    def __init__(self, image_shape: ImageShape, num_classes: int, recipe: ClassifierRecipe) -> None:
+    def __init__(self, image_shape: ImageShape, num_classes: int, recipe: NetworkRecipe) -> None:
         super().__init__()
         self.num_features = recipe.num_features
         self.encoder = ConvEncoder(image_shape, recipe.num_features, recipe.width)
@@ -96,7 +96,7 @@ class FeatureSpace:
 
 
 def feature_space(
-    splits: Splits, recipe: ClassifierRecipe, cache_dir: Path, device: torch.device | str
+    splits: Splits, recipe: NetworkRecipe, cache_dir: Path, device: torch.device | str
 ) -> FeatureSpace:
     """Of a classifier of splits.reference's classes; of a random network (name `random`) where there is but one."""
     images, classes, num_classes = splits.reference.images, splits.reference.classes, len(splits.class_names)
@@ -109,7 +109,7 @@ def feature_space(
 
 
 def train_classifier(
-    images: Tensor, targets: Tensor, num_classes: int, recipe: ClassifierRecipe, device: torch.device | str
+    images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe, device: torch.device | str
 ) -> ImageClassifier:
     """A frozen classifier. images: (N, C, H, W) uint8; targets: (N,) int64. The global random state stays as it was."""
     classifier = _untrained(images, num_classes, recipe).to(device)
@@ -121,7 +121,7 @@ def train_classifier(
 
 
 def train_network(
-    network: Network, loss_of: Callable[[Tensor], Tensor], num_images: int, batch_size: int, recipe: Any
+    network: Network, loss_of: Callable[[Tensor], Tensor], num_images: int, batch_size: int, recipe: NetworkRecipe
 ) -> Network:
     """Frozen, after recipe.num_steps steps of Adam on the loss of images drawn by their (batch_size,) indices."""
     network.train()
@@ -138,7 +138,7 @@ def train_network(
 
 
 def cached_classifier(
-    cache_dir: Path, images: Tensor, targets: Tensor, num_classes: int, recipe: ClassifierRecipe,
+    cache_dir: Path, images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe,
     device: torch.device | str,
 ) -> ImageClassifier:
     """`train_classifier`, or what it gave for the same data and recipe before."""
@@ -166,7 +166,7 @@ def cached_network(
 
 @no_grad
 def random_classifier(
-    images: Tensor, num_classes: int, recipe: ClassifierRecipe, device: torch.device | str
+    images: Tensor, num_classes: int, recipe: NetworkRecipe, device: torch.device | str
 ) -> ImageClassifier:
     """The network as it is drawn, but for its batch norms: they take the statistics of these images, uint8."""
     classifier = _untrained(images, num_classes, recipe).to(device).train()
@@ -178,7 +178,7 @@ def random_classifier(
     return classifier.eval().requires_grad_(False)
 
 
-def fingerprint(images: Tensor, targets: Tensor, recipe: Any) -> str:
+def fingerprint(images: Tensor, targets: Tensor, recipe: NetworkRecipe) -> str:
     """Sixteen hex digits that change with the data and with the recipe."""
     digest = hashlib.sha256(repr((tuple(images.shape), astuple(recipe))).encode())
     digest.update(images.contiguous().numpy())
@@ -186,7 +186,7 @@ def fingerprint(images: Tensor, targets: Tensor, recipe: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _untrained(images: Tensor, num_classes: int, recipe: ClassifierRecipe) -> ImageClassifier:
+def _untrained(images: Tensor, num_classes: int, recipe: NetworkRecipe) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         classifier = ImageClassifier(tuple(images.shape[1:]), num_classes, recipe)

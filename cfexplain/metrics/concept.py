@@ -13,19 +13,11 @@ from cfexplain.metrics.bootstrap import share_with_interval
 from cfexplain.metrics.classifiers import ClassifierMetricSpec, train_classifier
 
 
-@dataclass(frozen=True)
-class SourceSplit:
-    """Indices of sources to train on and to test on; no source is in both, so no pair of one leaks into the other."""
-
-    train: Tensor
-    test: Tensor
-
-
-def split_sources(num_sources: int, test_fraction: float, seed: int) -> SourceSplit:
-    """At least one source on each side."""
+def split_sources(num_sources: int, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of sources to train on and to test on, at least one each; so no pair of a source leaks to the other."""
     order = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))
     num_test = min(max(1, round(test_fraction * num_sources)), num_sources - 1)
-    return SourceSplit(train=order[num_test:], test=order[:num_test])
+    return order[num_test:], order[:num_test]
 
 
 def concept_pairs(sources: Tensor, counterfactuals: Tensor) -> Tensor:
@@ -71,13 +63,13 @@ class Concept(ClassifierMetricSpec):
 
     def _is_right_fresh(self, pairs: Tensor, inputs: MetricInputs):
         """(M, K) bool array over the M test sources."""
-        split = split_sources(len(pairs), self.test_fraction, inputs.seed)
+        train, test = split_sources(len(pairs), self.test_fraction, inputs.seed)
         concepts = concepts_of(pairs)
-        train_pairs, train_concepts = pairs[split.train].flatten(0, 1), concepts[split.train].flatten()
+        train_pairs, train_concepts = pairs[train].flatten(0, 1), concepts[train].flatten()
         recipe = self.recipe(inputs.seed)
         classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
-        logits = batched_on_cpu(classifier, pairs[split.test].flatten(0, 1), inputs.device)
-        return (logits.argmax(dim=1).view(len(split.test), -1) == concepts[split.test]).numpy()
+        logits = batched_on_cpu(classifier, pairs[test].flatten(0, 1), inputs.device)
+        return (logits.argmax(dim=1).view(len(test), -1) == concepts[test]).numpy()
 
 
 def is_right_joint(model: FittedModel, pairs: Tensor, device):

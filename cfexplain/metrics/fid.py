@@ -17,7 +17,7 @@ from cfexplain.checks import check_positive
 from cfexplain.errors import DataError
 from cfexplain.lazy import fid, kid, nn, no_grad, Tensor, torch
 from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
-from cfexplain.metrics.classifiers import ClassifierRecipe, feature_space, RANDOM
+from cfexplain.metrics.classifiers import NetworkRecipe, feature_space, RANDOM
 from cfexplain.types import Explanations
 
 FEW_IMAGES = 2048  # below, the FID's bias is large; KID has none
@@ -27,19 +27,6 @@ INCEPTION_FEATURES = 2048
 class FeatureNetwork(Enum):
     CLASSIFIER = "classifier"
     INCEPTION = "inception"
-
-
-@dataclass(frozen=True)
-class NamedFeatures:
-    """A feature network's name, and its features of sets of the same number of images, each (n, D) float64.
-
-    anomalous is None where there are no test anomalies.
-    """
-
-    network: str
-    normal: Tensor
-    counterfactual: Tensor
-    anomalous: Tensor | None = None
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -100,28 +87,30 @@ class Fid(MetricSpec):
         check_positive(self, "num_features", "width", "num_steps")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        features = self._features(inputs)
-        num_images = len(features.normal)
+        network, features = self._features(inputs)
+        normal, counterfactual, anomalous = (features.get(key) for key in ("normal", "counterfactual", "anomalous"))
+        num_images = len(normal)
         if num_images < 2:
             raise DataError(f"FID needs 2 images a side and the test set has {num_images}. Leave fid out.")
         values: dict[str, float | str] = {
-            "fid_counterfactual": frechet_distance(features.normal, features.counterfactual),
-            "fid_features": features.network,
+            "fid_counterfactual": frechet_distance(normal, counterfactual),
+            "fid_features": network,
             "fid_images": num_images,
         }
-        if features.anomalous is None:
+        if anomalous is None:
             tell_reader("fid_anomaly and fid_normalized left out: there are no test anomalies")
         else:
-            values |= _anomaly_distance(features.normal, features.anomalous, values["fid_counterfactual"])
+            values |= _anomaly_distance(normal, anomalous, values["fid_counterfactual"])
         if num_images < FEW_IMAGES:
             message = f"FID on {num_images} images a side, fewer than {FEW_IMAGES}: biased upwards; read KID beside it"
             tell_reader(message)
-            values["kid_counterfactual"] = kernel_distance(features.normal, features.counterfactual)
-            if features.anomalous is not None:
-                values["kid_anomaly"] = kernel_distance(features.normal, features.anomalous)
+            values["kid_counterfactual"] = kernel_distance(normal, counterfactual)
+            if anomalous is not None:
+                values["kid_anomaly"] = kernel_distance(normal, anomalous)
         return values
 
-    def _features(self, inputs: MetricInputs) -> NamedFeatures:
+    def _features(self, inputs: MetricInputs) -> tuple[str, dict[str, Tensor]]:
+        """The feature network's name and, by kind, the features of as many images each, (n, D) float64."""
         normals, explained = inputs.splits.test_normals.images, inputs.explanations.sources.images
         num_images = min(len(normals), len(explained))
         rng = torch.Generator().manual_seed(inputs.seed)
@@ -134,14 +123,14 @@ class Fid(MetricSpec):
             return _inception_features(sets, self.weights_path, inputs.device)
         return self._classifier_features(sets, inputs)
 
-    def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> NamedFeatures:
-        recipe = ClassifierRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
+    def _classifier_features(self, sets: dict[str, Tensor], inputs: MetricInputs) -> tuple[str, dict[str, Tensor]]:
+        recipe = NetworkRecipe(width=self.width, num_features=self.num_features, num_steps=self.num_steps)
         space = feature_space(inputs.splits, recipe, inputs.cache_dir, inputs.device)
         if space.name == RANDOM:
             tell_reader("FID on features of a random network: the training images are of one class, so none is trained")
         features = {key: space(part).double() for key, part in sets.items()}
         size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
-        return NamedFeatures(space.name, **{key: part / size for key, part in features.items()})
+        return space.name, {key: part / size for key, part in features.items()}
 
 
 def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: float) -> dict[str, float]:
@@ -156,7 +145,7 @@ def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: flo
 @no_grad
 def _inception_features(
     sets: dict[str, Tensor], weights_path: str | None, device: torch.device | str
-) -> NamedFeatures:
+) -> tuple[str, dict[str, Tensor]]:
     """torchmetrics' Inception on uint8 RGB; it resizes by itself."""
     name = "inception" if weights_path is None else f"inception-{_checked_digest(Path(weights_path))[:8]}"
     network = _inception(weights_path).to(device)
@@ -165,7 +154,7 @@ def _inception_features(
         batches = images.expand(-1, 3, -1, -1).split(64)  # grey: three equal channels
         return torch.cat([network(batch.to(device)).double().cpu() for batch in batches])
 
-    return NamedFeatures(name, **{key: features_of(images) for key, images in sets.items()})
+    return name, {key: features_of(images) for key, images in sets.items()}
 
 
 def _inception(weights_path: str | None):

@@ -31,19 +31,11 @@ class Factor(IntEnum):
 
 @dataclass(frozen=True)
 class SeenFactors:
-    """Of each of N images: index of shape and of colour (-1 in an empty one), whether a shape is legible."""
+    """Of each image: index of shape and of colour (-1 in an empty one), whether a shape is legible."""
 
     shapes: np.ndarray
     colours: np.ndarray
     is_legible: np.ndarray
-
-
-@dataclass(frozen=True)
-class Purity:
-    """Which factor each of K concepts changes, and where it changed that alone: (N, K) bool."""
-
-    factors: tuple[Factor, ...]
-    is_pure: np.ndarray
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -63,21 +55,23 @@ def dominant_colours(images: Tensor, palette: tuple[tuple[int, int, int], ...]) 
 def seen_factors(
     images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device: torch.device | str
 ) -> SeenFactors:
-    """(N, 3, H, W) uint8 -> what is seen in each."""
+    """(..., 3, H, W) uint8 -> what is seen in each, (...) arrays."""
+    shape, images = images.shape[:-3], images.flatten(0, -4)
     bright = brightness(images)
     probabilities = batched_on_cpu(classifier, bright, device).softmax(dim=1)
     is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
     return SeenFactors(
-        shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()),
-        colours=np.where(is_empty, NONE, dominant_colours(images, palette)),
-        is_legible=~is_empty & (probabilities.amax(dim=1) > LEGIBLE).numpy(),
+        shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()).reshape(shape),
+        colours=np.where(is_empty, NONE, dominant_colours(images, palette)).reshape(shape),
+        is_legible=(~is_empty & (probabilities.amax(dim=1) > LEGIBLE).numpy()).reshape(shape),
     )
 
 
-def purity(has_normal_shape: np.ndarray, has_normal_colour: np.ndarray) -> Purity:
-    """The assignment of concepts to factors under which most changed their factor, and that alone, to a normal value.
+def purity(has_normal_shape: np.ndarray, has_normal_colour: np.ndarray) -> tuple[tuple[Factor, ...], np.ndarray]:
+    """Which factor each of K concepts changes, and where it changed that alone to a normal value, (N, K) bool.
 
-    Two (N, K) bool arrays. From K = 2 on each factor has at least one concept: two that do the same are not pure.
+    Of all such assignments the one under which most is pure. Two (N, K) bool arrays. From K = 2 on each factor has at
+    least one concept: two that do the same are not pure.
     """
     is_pure = np.stack([has_normal_shape & ~has_normal_colour, has_normal_colour & ~has_normal_shape])  # (2, N, K)
     shares = is_pure.mean(axis=1)  # (2, K)
@@ -85,14 +79,23 @@ def purity(has_normal_shape: np.ndarray, has_normal_colour: np.ndarray) -> Purit
     if len(factors) > 1 and len(set(factors)) == 1:  # all alike: the one that loses least takes the other factor
         factors[np.abs(shares[0] - shares[1]).argmin()] ^= 1
     concepts = np.arange(len(factors))
-    return Purity(tuple(Factor(factor) for factor in factors), is_pure[factors, :, concepts].T)
+    return tuple(map(Factor, factors)), is_pure[factors, :, concepts].T
 
 
-def other_kept(seen: SeenFactors, sources: SeenFactors, factors: tuple[Factor, ...]) -> np.ndarray:
-    """(N, K) bool: the factor that the concept should leave alone has the source's value. seen: (N, K) arrays."""
-    same_shape = seen.shapes == sources.shapes[:, None]
-    same_colour = seen.colours == sources.colours[:, None]
+def other_kept(
+    seen: SeenFactors, shapes: np.ndarray, colours: np.ndarray, factors: tuple[Factor, ...]
+) -> np.ndarray:
+    """(N, K) bool: the factor that the concept should leave alone has the source's value.
+
+    seen: (N, K) arrays; shapes, colours: (N,) of the sources.
+    """
+    same_shape, same_colour = seen.shapes == shapes[:, None], seen.colours == colours[:, None]
     return np.where(np.array(factors) == Factor.SHAPE, same_colour, same_shape)
+
+
+def true_factors(classes: Tensor, rule: FactorRule) -> tuple[np.ndarray, np.ndarray]:
+    """Shape and colour of each of (N,) class indices."""
+    return np.divmod(classes.numpy(), len(rule.colour_names))
 
 
 def share_among(key: str, hits: np.ndarray, of_interest: np.ndarray) -> dict[str, float]:
@@ -122,26 +125,24 @@ class Oracle(ClassifierMetricSpec):
             tell_reader("oracle left out: there are no test anomalies, and of exposure images no factor is known")
             return {}
         classifier = self._shape_classifier(inputs, rule)
-        counterfactuals = explanations.counterfactuals  # (N, K, C, H, W)
-        seen = seen_factors(counterfactuals.flatten(0, 1), classifier, rule.palette, inputs.device)
-        seen = _by_concept(seen, counterfactuals.shape[:2])
+        seen = seen_factors(explanations.counterfactuals, classifier, rule.palette, inputs.device)  # (N, K)
         normal_shape = np.isin(seen.shapes, rule.normal_shapes)
         normal_colour = np.isin(seen.colours, rule.normal_colours)
-        pure = purity(normal_shape, normal_colour)
-        kept = other_kept(seen, _truth(explanations.sources.classes, rule), pure.factors)
+        factors, is_pure = purity(normal_shape, normal_colour)
+        kept = other_kept(seen, *true_factors(explanations.sources.classes, rule), factors)
 
         values: dict[str, float | str] = {"oracle_accuracy": self._accuracy(inputs, classifier, rule)}
         is_normal = normal_shape | normal_colour
-        for key, hits in (("normal_rate", is_normal), ("concept_purity", pure.is_pure)):
+        for key, hits in (("normal_rate", is_normal), ("concept_purity", is_pure)):
             values |= share_with_interval(f"oracle_{key}", hits, inputs.seed, self.num_resamples)
         values |= share_among("oracle_other_kept", kept, is_normal)
         values["oracle_legible_rate"] = float(seen.is_legible.mean())
-        for concept in range(len(pure.factors)):
+        for concept in range(len(factors)):
             normal = is_normal[:, concept]
             values[f"oracle_normal_rate_concept_{concept}"] = float(normal.mean())
-            values[f"oracle_purity_concept_{concept}"] = float(pure.is_pure[:, concept].mean())
+            values[f"oracle_purity_concept_{concept}"] = float(is_pure[:, concept].mean())
             values |= share_among(f"oracle_other_kept_concept_{concept}", kept[:, concept], normal)
-        values["oracle_assignment"] = " ".join(f"{k}:{factor.name.lower()}" for k, factor in enumerate(pure.factors))
+        values["oracle_assignment"] = " ".join(f"{k}:{factor.name.lower()}" for k, factor in enumerate(factors))
         return values
 
     def _shape_classifier(self, inputs: MetricInputs, rule: FactorRule) -> ImageClassifier:
@@ -152,20 +153,9 @@ class Oracle(ClassifierMetricSpec):
 
     def _accuracy(self, inputs: MetricInputs, classifier: ImageClassifier, rule: FactorRule) -> float:
         test = inputs.splits.test
-        seen, truth = seen_factors(test.images, classifier, rule.palette, inputs.device), _truth(test.classes, rule)
-        accuracy = float(((seen.shapes == truth.shapes) & (seen.colours == truth.colours)).mean())
+        seen = seen_factors(test.images, classifier, rule.palette, inputs.device)
+        shapes, colours = true_factors(test.classes, rule)
+        accuracy = float(((seen.shapes == shapes) & (seen.colours == colours)).mean())
         if accuracy < TRUSTWORTHY:
             tell_reader(f"the oracle is right on {accuracy:.0%} of the test images only; do not lean on its numbers")
         return accuracy
-
-
-def _truth(classes: Tensor, rule: FactorRule) -> SeenFactors:
-    shapes, colours = np.divmod(classes.numpy(), len(rule.colour_names))
-    return SeenFactors(shapes, colours, np.ones(len(shapes), dtype=bool))
-
-
-def _by_concept(seen: SeenFactors, shape: tuple[int, int]) -> SeenFactors:
-    """(N * K,) arrays -> (N, K)."""
-    return SeenFactors(
-        seen.shapes.reshape(shape), seen.colours.reshape(shape), seen.is_legible.reshape(shape)
-    )

@@ -14,7 +14,7 @@ from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.detectors.base import Detector
 from cfexplain.encoders.conv import Conv
-from cfexplain.metrics.classifiers import ClassifierRecipe, FeatureSpace, feature_space
+from cfexplain.metrics.classifiers import NetworkRecipe, FeatureSpace, feature_space
 from cfexplain.types import Splits
 from tests.inspection.formulas import CPU, PixelFeatures, splits_of
 
@@ -50,5 +50,5 @@ def glyph(tmp_path_factory) -> Glyph:
     ).load(Letters(limit=1000, seed=0))  # fmt: skip
     spec = Bce(embedding_dim=8, steps=150, batch_size=64, learning_rate=3e-3, weight_decay=0.0)
     detectors = [fit_detector(spec, Conv(width=6), splits, seed, CPU, lambda tick: None) for seed in (0, 1000)]
-    recipe = ClassifierRecipe(width=6, num_features=32, num_steps=100)
+    recipe = NetworkRecipe(width=6, num_features=32, num_steps=100)
     return Glyph(splits, *detectors, feature_space(splits, recipe, cache_dir, CPU))

@@ -12,10 +12,11 @@ from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.metrics.auroc import Auroc
 from cfexplain.metrics.baseline_methods import (
-    AutoencoderRecipe, GradientRecipe, Norm, cached_autoencoder, descended, nearest_indices, projected,
+    GradientRecipe, Norm, cached_autoencoder, descended, nearest_indices, projected,
     train_autoencoder,
 )
 from cfexplain.metrics.baselines import METHODS, Baselines
+from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.metrics.distance import Distance, l1_distances, level_changes
 from cfexplain.metrics.survival import Survival
 from cfexplain.metrics.transfer import Transfer
@@ -110,7 +111,7 @@ def test_autoencoder_copies_what_it_knows_and_drops_what_it_does_not():
     normals[..., 8:] = torch.randint(100, 255, (200, 1, 1, 1), generator=rng, dtype=torch.uint8)
     anomalies = normals[:50].clone()
     anomalies[..., 6:10, 10:14] = 0
-    recipe = AutoencoderRecipe(width=4, num_features=4, num_steps=150)
+    recipe = NetworkRecipe(width=4, num_features=4, num_steps=150)
     autoencoder = train_autoencoder(normals[50:], recipe, "cpu")
     copies, repaired = projected(autoencoder, normals[:50], "cpu"), projected(autoencoder, anomalies, "cpu")
     assert (copies.int() - normals[:50].int()).abs().float().mean() < 15
@@ -122,12 +123,12 @@ def test_autoencoder_copies_what_it_knows_and_drops_what_it_does_not():
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 50)])
 def test_autoencoder_gives_back_the_size(shape):
     images = torch.zeros(4, *shape, dtype=torch.uint8)
-    autoencoder = train_autoencoder(images, AutoencoderRecipe(width=2, num_features=4, num_steps=2), "cpu")
+    autoencoder = train_autoencoder(images, NetworkRecipe(width=2, num_features=4, num_steps=2), "cpu")
     assert projected(autoencoder, images, "cpu").shape == images.shape
 
 
 def test_autoencoder_is_kept(planted, tmp_path):
-    images, recipe = planted.splits.train.images, AutoencoderRecipe(width=4, num_features=8, num_steps=3)
+    images, recipe = planted.splits.train.images, NetworkRecipe(width=4, num_features=8, num_steps=3)
     first = cached_autoencoder(tmp_path, images, recipe, "cpu")
     (file,) = (tmp_path / "judges").glob("autoencoder-*.pt")
     state = torch.load(file, weights_only=True)

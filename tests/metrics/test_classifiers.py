@@ -7,12 +7,12 @@ import torch
 
 from cfexplain.data.batches import to_float
 from cfexplain.metrics.classifiers import (
-    RANDOM, ClassifierRecipe, cached_classifier, feature_space, fingerprint, train_classifier,
+    RANDOM, NetworkRecipe, cached_classifier, feature_space, fingerprint, train_classifier,
 )
 from cfexplain.types import ImageSet, Splits
 
-RECIPE = ClassifierRecipe(width=4, num_features=8, num_steps=40)
-FEATURES = ClassifierRecipe(width=4, num_features=8, num_steps=60)
+RECIPE = NetworkRecipe(width=4, num_features=8, num_steps=40)
+FEATURES = NetworkRecipe(width=4, num_features=8, num_steps=60)
 CPU = torch.device("cpu")
 
 

@@ -13,12 +13,11 @@ SPEC = Concept(num_resamples=100, test_fraction=0.25, width=4, num_steps=40)
 
 @pytest.mark.parametrize("num_sources", [2, 3, 100, 101])
 def test_no_source_is_on_both_sides(num_sources):
-    split = split_sources(num_sources, 0.25, seed=0)
-    together = torch.cat([split.train, split.test]).sort().values
-    assert together.tolist() == list(range(num_sources))
-    assert len(split.train) and len(split.test)
+    train, test = split_sources(num_sources, 0.25, seed=0)
+    assert torch.cat([train, test]).sort().values.tolist() == list(range(num_sources))
+    assert len(train) and len(test)
     if num_sources == 100:
-        assert len(split.test) == 25
+        assert len(test) == 25
 
 
 def test_pairs_by_hand():
