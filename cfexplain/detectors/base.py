@@ -111,18 +111,24 @@ class LearnedDetectorSpec(DetectorSpec):
     def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
         return encoder.build(image_shape, self.output_dim, self.has_bias)
 
-    @abstractmethod
     def losses(self, outputs: Tensor, labels: Tensor, centre: Tensor) -> Tensor:
-        """(N, D) encoder outputs, (N,) labels 0/1, (D,) centre -> (N,) losses."""
+        """(N, D) encoder outputs, (N,) labels 0/1, (D,) centre -> (N,) losses: the cross-entropy of phi."""
+        probs = self.log_probs(outputs, centre, torch.ones_like(centre[0]))
+        return -probs.log_normal.where(labels == 0, probs.log_anomalous)
 
     def calibrated_scale(self, outputs: Tensor, centre: Tensor) -> float:
         """The scale that `log_probs` divides by, from the outputs of held-out normals; 1 where none is needed."""
         return 1.0
 
 
-def log_sigmoid(logits: Tensor) -> Tensor:
-    """min(l, 0) - log(1 + exp(-|l|)): no overflow on either side."""
-    return logits.clamp(max=0) - logits.abs().neg().exp().log1p()
+def sigmoid_log_probs(logits: Tensor) -> LogProbs:
+    """phi = sigmoid(l): min(l, 0) - log(1 + exp(-|l|)) and the same of -l, without overflow on either side."""
+    return LogProbs(*(x.clamp(max=0) - x.abs().neg().exp().log1p() for x in (logits, -logits)))
+
+
+def distance_log_probs(distances: Tensor, eps: float = 1e-6) -> LogProbs:
+    """phi = 1 - exp(-d) of (N,) distances from the centre, where log phi would be log 0: eps bounds it."""
+    return LogProbs(distances.clamp_min(eps).neg().expm1().neg().log(), -distances)
 
 
 class Detector(nn.Module):
@@ -161,13 +167,12 @@ def build_detector(spec: DetectorSpec, encoder: EncoderSpec, image_shape: ImageS
 
 @no_grad
 def batched_on_cpu(function, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512) -> Tensor:
-    """`function` of float batches of (N, C, H, W) uint8 images, its outputs (N, ...) joined on the CPU."""
-    outputs = [function(to_float(batch.to(device) if device else batch)).cpu() for batch in images.split(batch_size)]
-    return torch.cat(outputs) if outputs else torch.empty(0)
+    """`function` of float batches of (..., C, H, W) uint8 images, its outputs of each, (..., more), on the CPU."""
+    batches = images.reshape(-1, *images.shape[-3:]).split(batch_size)
+    outputs = torch.cat([function(to_float(batch.to(device) if device else batch)).cpu() for batch in batches])
+    return outputs.reshape(*images.shape[:-3], *outputs.shape[1:])
 
 
-def logits_of(
-    detector: Detector, images: Tensor, device: torch.device | str | None = None, batch_size: int = 512
-) -> Tensor:
-    """Unsaturated scores of (N, C, H, W) uint8 images: (N,) float32 on the CPU."""
-    return batched_on_cpu(lambda batch: detector.log_probs(batch).logit.float(), images, device, batch_size)
+def logits_of(detector: Detector, images: Tensor, device: torch.device | str | None = None) -> Tensor:
+    """Unsaturated scores of (..., C, H, W) uint8 images: (...) float32 on the CPU."""
+    return batched_on_cpu(lambda batch: detector.log_probs(batch).logit.float(), images, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
+from cfexplain.detectors.base import distance_log_probs, LearnedDetectorSpec, LogProbs
 from cfexplain.lazy import Tensor
 
 QUANTILE = 0.95  # the score is 0.5 at this quantile of the held-out normals' distances
@@ -22,7 +22,7 @@ class Dsvdd(LearnedDetectorSpec):
         return squared_distances(outputs, centre)
 
     def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        return LogProbs(*dsvdd_log_probs(squared_distances(outputs, centre), scale))
+        return distance_log_probs(squared_distances(outputs, centre) / scale)
 
     def calibrated_scale(self, outputs: Tensor, centre: Tensor) -> float:
         return squared_distances(outputs, centre).double().quantile(QUANTILE).item() / math.log(2)
@@ -31,9 +31,3 @@ class Dsvdd(LearnedDetectorSpec):
 def squared_distances(embeddings: Tensor, centre: Tensor) -> Tensor:
     """(N, D), (D,) -> (N,)."""
     return (embeddings - centre).square().sum(dim=1)
-
-
-def dsvdd_log_probs(distances: Tensor, tau: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """(log(1 - exp(-d / tau)), -d / tau), each (N,); eps bounds the first one at the centre."""
-    scaled = distances / tau
-    return scaled.clamp_min(eps).neg().expm1().neg().log(), -scaled

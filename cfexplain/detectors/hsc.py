@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.detectors.base import LearnedDetectorSpec, LogProbs
+from cfexplain.detectors.base import distance_log_probs, LearnedDetectorSpec, LogProbs
 from cfexplain.lazy import Tensor
 
 
@@ -14,25 +14,5 @@ class Hsc(LearnedDetectorSpec):
 
     needs_exposure = True
 
-    def losses(self, outputs: Tensor, labels: Tensor, centre: Tensor) -> Tensor:
-        return hsc_losses(outputs, labels)
-
     def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        return LogProbs(*hsc_log_probs(outputs))
-
-
-def hsc_losses(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Hypersphere classification loss of each sample.
-
-    embeddings: (N, D) float, hypersphere centred at the origin.
-    labels:     (N,) int, 0 normal, 1 anomalous.
-    returns:    (N,) float, >= 0.
-    """
-    log_anomalous, log_normal = hsc_log_probs(embeddings)
-    return -log_normal.where(labels == 0, log_anomalous)
-
-
-def hsc_log_probs(embeddings: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """(log(1 - exp(-h)), -h), each (N,); eps bounds the first one at the centre, where it is log 0."""
-    distances = (embeddings.square().sum(dim=1) + 1).sqrt() - 1  # pseudo-Huber, (N,)
-    return distances.clamp_min(eps).neg().expm1().neg().log(), -distances
+        return distance_log_probs((outputs.square().sum(dim=1) + 1).sqrt() - 1)

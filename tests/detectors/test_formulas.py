@@ -5,9 +5,17 @@ import math
 import pytest
 import torch
 
-from cfexplain.detectors.bce import bce_log_probs, bce_losses
-from cfexplain.detectors.dsvdd import dsvdd_log_probs, squared_distances
-from cfexplain.detectors.hsc import hsc_log_probs, hsc_losses
+from cfexplain.detectors.bce import Bce
+from cfexplain.detectors.dsvdd import Dsvdd, squared_distances
+from cfexplain.detectors.hsc import Hsc
+
+VALUES = dict(embedding_dim=4, steps=1, batch_size=1, learning_rate=1.0, weight_decay=0.0)
+BCE, HSC, DSVDD = Bce(**VALUES), Hsc(**VALUES), Dsvdd(**VALUES)
+ORIGIN, ONE = torch.zeros(1), torch.tensor(1.0)
+
+
+def hsc_losses(embeddings, labels):
+    return HSC.losses(embeddings, labels, ORIGIN)
 
 
 def test_hsc_loss_by_hand():
@@ -35,31 +43,28 @@ def test_hsc_gradient_is_finite_at_the_centre():
 def test_bce_loss_is_the_library_one():
     logits, labels = torch.tensor([-30.0, -1.0, 0.5, 40.0]), torch.tensor([1, 0, 1, 0])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-    torch.testing.assert_close(bce_losses(logits, labels), expected)
+    torch.testing.assert_close(BCE.losses(logits[:, None], labels, ORIGIN), expected)
 
 
 def test_bce_logit_survives_where_the_score_rounds_to_one():
     logits = torch.tensor([-200.0, 50.0, 60.0, 1000.0], requires_grad=True)
-    log_anomalous, log_normal = bce_log_probs(logits)
-    torch.testing.assert_close(log_anomalous - log_normal, logits)
-    log_normal.sum().backward()
+    probs = BCE.log_probs(logits[:, None], ORIGIN, ONE)
+    torch.testing.assert_close(probs.log_anomalous - probs.log_normal, logits)
+    probs.log_normal.sum().backward()
     torch.testing.assert_close(logits.grad[1:], torch.tensor([-1.0, -1.0, -1.0]))  # still pulls back from far away
 
 
 def test_dsvdd_score_is_one_half_at_tau_log_two():
     distances = squared_distances(torch.tensor([[1.0, 1.0], [3.0, 0.0]]), torch.tensor([0.0, 0.0]))
     torch.testing.assert_close(distances, torch.tensor([2.0, 9.0]))
-    log_anomalous, log_normal = dsvdd_log_probs(distances, torch.tensor(2.0 / math.log(2)))
-    torch.testing.assert_close(log_normal[0], torch.tensor(math.log(0.5)))
-    torch.testing.assert_close(log_anomalous[0], torch.tensor(math.log(0.5)))
+    tau = torch.tensor(2.0 / math.log(2))
+    probs = DSVDD.log_probs(torch.tensor([[1.0, 1.0]]), torch.zeros(2), tau)
+    torch.testing.assert_close(probs.log_normal[0], torch.tensor(math.log(0.5)))
+    torch.testing.assert_close(probs.log_anomalous[0], torch.tensor(math.log(0.5)))
 
 
-def dsvdd_around_zero(z):
-    return dsvdd_log_probs(z.square().sum(dim=1), torch.tensor(1.0))
-
-
-@pytest.mark.parametrize("log_probs", [hsc_log_probs, dsvdd_around_zero])
-def test_probabilities_add_up_to_one(log_probs):
+@pytest.mark.parametrize("spec", [HSC, DSVDD])
+def test_probabilities_add_up_to_one(spec):
     z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    log_anomalous, log_normal = log_probs(z)
-    torch.testing.assert_close(log_anomalous.exp() + log_normal.exp(), torch.ones(64, dtype=torch.float64))
+    probs = spec.log_probs(z, torch.zeros(4, dtype=torch.float64), ONE.double())
+    torch.testing.assert_close(probs.log_anomalous.exp() + probs.log_normal.exp(), torch.ones(64, dtype=torch.float64))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, log_sigmoid, LogProbs
+from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, LogProbs, sigmoid_log_probs
 from cfexplain.detectors.external.network import AnomalibScore, ExternalNetwork, NetworkInterface
 from cfexplain.detectors.external.sources import call_factory, copy_file, read_network
 from cfexplain.encoders.base import EncoderSpec
@@ -100,8 +100,7 @@ class External(NetworkInterface, DetectorSpec):
         return ExternalNetwork(self, network)
 
     def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        logits = compressed((outputs[:, 0] - centre[0]) / scale)
-        return LogProbs(log_sigmoid(logits), log_sigmoid(-logits))
+        return sigmoid_log_probs(compressed((outputs[:, 0] - centre[0]) / scale))
 
     def copy_files(self, folder: Path) -> None:
         if self.path is not None:
