@@ -45,13 +45,12 @@ class Alterations:
 def altered_logits(
     detector: Detector, images: Tensor, alterations: Alterations, device: torch.device | str
 ) -> Tensor:
-    """(N, C, H, W) uint8 -> (N, M) float32: the logits after each alteration, batch by batch."""
-    functions = alterations.functions.values()
+    """(..., C, H, W) uint8 -> (..., M) float32: the logits after each alteration, batch by batch."""
     parts = [
-        torch.stack([logits_of(detector, alter(batch), device) for alter in functions], dim=1)
-        for batch in images.split(BATCH_SIZE)
+        torch.stack([logits_of(detector, alter(batch), device) for alter in alterations.functions.values()], dim=1)
+        for batch in images.reshape(-1, *images.shape[-3:]).split(BATCH_SIZE)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts).reshape(*images.shape[:-3], -1)
 
 
 def shifted(images: Tensor, num_pixels: int) -> Tensor:

@@ -32,7 +32,7 @@ class Classes(ClassifierMetricSpec):
     }
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        splits, counterfactuals = inputs.splits, inputs.explanations.counterfactuals
+        splits = inputs.splits
         classes, num_classes = splits.reference.classes, len(splits.class_names)
         is_normal = np.isin(np.arange(num_classes), splits.train.classes.numpy())
         counts = np.bincount(classes.numpy(), minlength=num_classes)
@@ -43,10 +43,10 @@ class Classes(ClassifierMetricSpec):
         )
 
         def takes_for_normal(images: Tensor) -> np.ndarray:
-            log_probs = batched_on_cpu(classifier, images, inputs.device).log_softmax(dim=1).numpy()
+            log_probs = batched_on_cpu(classifier, images, inputs.device).log_softmax(dim=-1).numpy()
             return log_odds(log_probs, is_normal, counts) > 0
 
-        hits = takes_for_normal(counterfactuals.flatten(0, 1)).reshape(counterfactuals.shape[:2])  # (N, K)
+        hits = takes_for_normal(inputs.explanations.counterfactuals)  # (N, K)
         values: dict[str, float | str] = {
             **shares_of_concepts("class_normal_rate", hits, inputs.seed, self.num_resamples)
         }
@@ -64,9 +64,9 @@ class Classes(ClassifierMetricSpec):
 
 
 def log_odds(log_probs: np.ndarray, is_normal: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(N, classes) log probabilities -> (N,) log odds of a normal class, as if half of all images were normal.
+    """(..., classes) log probabilities -> (...) log odds of a normal class, as if half of all images were normal.
 
     is_normal: (classes,) bool. counts: (classes,) images that the classifier learnt from; they weigh what it says.
     """
-    normal, others = (np.logaddexp.reduce(log_probs[:, part], axis=1) for part in (is_normal, ~is_normal))
+    normal, others = (np.logaddexp.reduce(log_probs[..., part], axis=-1) for part in (is_normal, ~is_normal))
     return normal - others - np.log(counts[is_normal].sum() / counts[~is_normal].sum())

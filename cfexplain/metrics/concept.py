@@ -68,11 +68,11 @@ class Concept(ClassifierMetricSpec):
         train_pairs, train_concepts = pairs[train].flatten(0, 1), concepts[train].flatten()
         recipe = self.recipe(inputs.seed)
         classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
-        logits = batched_on_cpu(classifier, pairs[test].flatten(0, 1), inputs.device)
-        return (logits.argmax(dim=1).view(len(test), -1) == concepts[test]).numpy()
+        logits = batched_on_cpu(classifier, pairs[test], inputs.device)
+        return (logits.argmax(dim=-1) == concepts[test]).numpy()
 
 
 def is_right_joint(model: FittedModel, pairs: Tensor, device):
     """(N, K) bool array: R names the concept."""
-    logits = batched_on_cpu(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs.flatten(0, 1), device)
-    return (logits.argmax(dim=1).view(pairs.shape[:2]) == concepts_of(pairs)).numpy()
+    logits = batched_on_cpu(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs, device)
+    return (logits.argmax(dim=-1) == concepts_of(pairs)).numpy()

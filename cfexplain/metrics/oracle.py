@@ -39,31 +39,30 @@ class SeenFactors:
 
 
 def brightness(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, H, W), the brightest channel: a digit looks the same in all colours."""
-    return images.amax(dim=1, keepdim=True)
+    """(..., C, H, W) -> (..., 1, H, W), the brightest channel: a digit looks the same in all colours."""
+    return images.amax(dim=-3, keepdim=True)
 
 
 def dominant_colours(images: Tensor, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    """(N, 3, H, W) uint8 -> (N,) palette entry at the smallest angle to the brightness-weighted mean colour."""
+    """(..., 3, H, W) uint8 -> (...) palette entry at the smallest angle to the brightness-weighted mean colour."""
     pixels = images.double()
-    means = (pixels * brightness(pixels)).sum(dim=(2, 3))  # (N, 3); only the direction counts
+    means = (pixels * brightness(pixels)).sum(dim=(-2, -1))  # (..., 3); only the direction counts
     entries = means.new_tensor(palette)
     entries = entries / entries.norm(dim=1, keepdim=True)
-    return (means @ entries.T).argmax(dim=1).numpy()  # |mean| is common to all entries
+    return (means @ entries.T).argmax(dim=-1).numpy()  # |mean| is common to all entries
 
 
 def seen_factors(
     images: Tensor, classifier: ImageClassifier, palette: tuple[tuple[int, int, int], ...], device: torch.device | str
 ) -> SeenFactors:
     """(..., 3, H, W) uint8 -> what is seen in each, (...) arrays."""
-    shape, images = images.shape[:-3], images.flatten(0, -4)
     bright = brightness(images)
-    probabilities = batched_on_cpu(classifier, bright, device).softmax(dim=1)
-    is_empty = (bright.amax(dim=(1, 2, 3)) < INK).numpy()
+    probabilities = batched_on_cpu(classifier, bright, device).softmax(dim=-1)
+    is_empty = (bright.amax(dim=(-3, -2, -1)) < INK).numpy()
     return SeenFactors(
-        shapes=np.where(is_empty, NONE, probabilities.argmax(dim=1).numpy()).reshape(shape),
-        colours=np.where(is_empty, NONE, dominant_colours(images, palette)).reshape(shape),
-        is_legible=(~is_empty & (probabilities.amax(dim=1) > LEGIBLE).numpy()).reshape(shape),
+        shapes=np.where(is_empty, NONE, probabilities.argmax(dim=-1).numpy()),
+        colours=np.where(is_empty, NONE, dominant_colours(images, palette)),
+        is_legible=~is_empty & (probabilities.amax(dim=-1) > LEGIBLE).numpy(),
     )
 
 

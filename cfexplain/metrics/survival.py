@@ -38,8 +38,7 @@ class Survival(Alterations, IntervalMetricSpec):
         if not valid.any():
             tell_reader("survival left out: no counterfactual is valid")
             return {}
-        survives = self._survives(explanations.counterfactuals.flatten(0, 1), inputs)
-        survives = survives.reshape(*valid.shape, -1)  # (N, K, M)
+        survives = self._survives(explanations.counterfactuals, inputs)  # (N, K, M)
         values = share_with_interval("survival", survives.all(axis=2), inputs.seed, self.num_resamples, among=valid)
         names = enumerate(self.functions)
         values |= {f"survival_{name}": float(survives[..., number][valid].mean()) for number, name in names}
@@ -51,6 +50,6 @@ class Survival(Alterations, IntervalMetricSpec):
         return values
 
     def _survives(self, images: Tensor, inputs: MetricInputs) -> np.ndarray:
-        """(N, M) bool: at or below the detector's threshold after each alteration."""
+        """(..., M) bool: at or below the detector's threshold after each alteration."""
         logits = altered_logits(inputs.model.detector, images, self, inputs.device)
         return (logits <= inputs.explanations.threshold).numpy()

@@ -33,10 +33,8 @@ class Transfer(IntervalMetricSpec):
             stand_in = detector.spec.name
             tell_reader(f"transfer: detector={own_spec.name} cannot be trained again; a detector={stand_in} stands in")
         explanations = inputs.explanations
-        counterfactuals = explanations.counterfactuals
         normal = logits_of(detector, inputs.splits.test_normals.images, inputs.device).numpy()
-        logits = logits_of(detector, counterfactuals.flatten(0, 1), inputs.device).numpy()
-        logits = logits.reshape(counterfactuals.shape[:2])  # (N, K)
+        logits = logits_of(detector, explanations.counterfactuals, inputs.device).numpy()  # (N, K)
 
         values = auroc_with_interval("transfer_auroc", normal, logits, inputs.seed, self.num_resamples)
         own = auroc(inputs.test_normal_logits.numpy(), explanations.logits[:, 0].numpy())
