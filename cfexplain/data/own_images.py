@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.reading.image_files import find_image_files, read_image
+from cfexplain.data.reading.raw_images import RawImages
+from cfexplain.data.splits import image_set
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.lazy import torch
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
+
+
+LIST_EXTENSIONS = (".txt", ".lst")
+
+log = logging.getLogger("cfexplain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +48,26 @@ class ExplainedImages:
 
 
 def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
-    """Read when they are asked for; a single one that cannot be read is a DataError."""
+    """Anomalous images of no known class, read when they are asked for.
+
+    One that cannot be read is left out and named in the log; of a single one it is a DataError.
+    """
+    if image_shape[0] not in (1, 3):
+        raise ConfigError(f"images: the model takes {image_shape[0]} channels, a picture gives 1 or 3")
 
     def load(part: range) -> ImageSet:
-        return load_images(files[part.start : part.stop], image_shape, is_strict=len(files) == 1)
+        arrays, names = [], []
+        for file in files[part.start : part.stop]:
+            try:
+                arrays.append(read_image(Path(file), image_shape))
+            except DataError as error:
+                if len(files) == 1:
+                    raise DataError(f"images: {error}") from error
+                log.warning("left out: %s", error)
+            else:
+                names.append(file)
+        images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
+        return image_set(RawImages(images, np.full(len(names), -1), names), ANOMALOUS)
 
     return ExplainedImages(names=tuple(files), load=load, class_names=(), are_own=True)
 
@@ -59,11 +82,6 @@ def test_anomalies(splits: Splits) -> ExplainedImages:
     return ExplainedImages(names=explained.ids, load=load, class_names=splits.class_names, are_own=False)
 
 
-LIST_EXTENSIONS = (".txt", ".lst")
-
-log = logging.getLogger("cfexplain")
-
-
 def find_images(patterns: Sequence[str]) -> list[str]:
     """Files of all patterns, each once, sorted. DataError for a pattern without a match.
 
@@ -72,17 +90,16 @@ def find_images(patterns: Sequence[str]) -> list[str]:
     files: set[str] = set()
     for pattern in patterns:
         names = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
-        found = [file for name in names for file in _images_of(Path(name))]
+        found: list[Path] = []
+        for path in map(Path, names):
+            if path.is_dir():
+                found += find_image_files(path)
+            else:
+                found += _listed(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
         if not found:
             raise DataError(f"images: nothing matches {pattern}; name a file, a folder, a glob or a .txt list")
-        files.update(os.path.normpath(file) for file in found)
+        files.update(map(os.path.normpath, found))
     return sorted(files)
-
-
-def _images_of(path: Path) -> list[Path]:
-    if path.is_dir():
-        return find_image_files(path)
-    return _listed(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
 
 
 def _listed(path: Path) -> list[Path]:
@@ -96,29 +113,3 @@ def _listed(path: Path) -> list[Path]:
     if missing:
         raise DataError(f"images: {path} lists {len(missing)} files that are not there, first {missing[0]}")
     return files
-
-
-def load_images(files: Sequence[str], image_shape: ImageShape, is_strict: bool = True) -> ImageSet:
-    """What can be read of them, as anomalous images of no known class; the rest is named in the log.
-
-    is_strict: a file that cannot be read is a DataError.
-    """
-    if image_shape[0] not in (1, 3):
-        raise ConfigError(f"images: the model takes {image_shape[0]} channels, a picture gives 1 or 3")
-    arrays, names = [], []
-    for file in files:
-        try:
-            arrays.append(read_image(Path(file), image_shape))
-        except DataError as error:
-            if is_strict:
-                raise DataError(f"images: {error}") from error
-            log.warning("left out: %s", error)
-        else:
-            names.append(file)
-    images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
-    return ImageSet(
-        images=torch.from_numpy(images),
-        labels=torch.full((len(names),), ANOMALOUS),
-        classes=torch.full((len(names),), -1),
-        ids=tuple(names),
-    )

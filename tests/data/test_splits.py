@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cfexplain.data.reading.raw_images import numbered, RawImages
+from cfexplain.data.reading.raw_images import numbered
 from cfexplain.data.splits import hold_out, image_set, not_among
 
 
 def make_set(size: int):
     images = np.random.default_rng(0).integers(256, size=(size, 4, 4))
-    return image_set(RawImages(images, np.zeros(size), numbered("train", size)), 0)
+    return image_set(numbered("train", images, np.zeros(size)), 0)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])

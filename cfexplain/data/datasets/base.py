@@ -46,7 +46,7 @@ class DatasetSpec(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedDataset(DatasetSpec):
-    """image_size: pixels a side; flip, crop_padding: of training batches, see types.Augmentation."""
+    """image_size: pixels a side. flip, crop_padding: of training batches, see types.Augmentation; false and 0: none."""
 
     image_size: ClassVar[int]  # or a field
 

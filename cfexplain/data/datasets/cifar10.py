@@ -14,8 +14,7 @@ from cfexplain.data.reading.raw_images import RawImages
 class Cifar10(AugmentedDataset, ClassDataset):
     """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
 
-    download:           let torchvision fetch into root what is missing.
-    flip, crop_padding: of training batches, see types.Augmentation; false and 0 leave images as they are.
+    download: let torchvision fetch into root what is missing.
     """
 
     class_names = CIFAR10.class_names

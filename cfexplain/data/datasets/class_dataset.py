@@ -61,8 +61,12 @@ class ClassDataset(DatasetSpec):
         rng = np.random.default_rng([self.seed, 0])
         labels = self._labels(train)
         normals = rng.permutation(np.flatnonzero(labels == NORMAL))
+        # Two normal images to split, or one to test on, are the least; without anomalies there is nothing to test.
         for part, there in (("training", labels), ("test", self._labels(test))):
-            self._check_there(part, there)
+            if (there == NORMAL).sum() < 2 or (part == "test" and (there == ANOMALOUS).sum() < 1):
+                names = ", ".join(self.class_names[index] for index in self.normal_classes)
+                wrong = f"the {part} images lack normal or anomalous ones (normal: {names})"
+                raise DataError(f"{wrong}. Check dataset.root.")
         normals = np.sort(normals[: self.train_limit])
         groups = None if train.groups is None else train.groups[normals]
         learned, held_out = hold_out(
@@ -90,12 +94,6 @@ class ClassDataset(DatasetSpec):
 
     def _labels(self, images: RawImages) -> np.ndarray:
         return np.where(np.isin(images.classes, self.normal_classes), NORMAL, ANOMALOUS)
-
-    def _check_there(self, part: str, labels: np.ndarray) -> None:
-        """Two normal images to split, or one to test on, are the least; without anomalies there is nothing to test."""
-        if (labels == NORMAL).sum() < 2 or (part == "test" and (labels == ANOMALOUS).sum() < 1):
-            names = ", ".join(self.class_names[index] for index in self.normal_classes)
-            raise DataError(f"the {part} images lack normal or anomalous ones (normal: {names}). Check dataset.root.")
 
     def _set(self, images: RawImages, chosen: np.ndarray) -> ImageSet:
         taken = images.take(chosen)

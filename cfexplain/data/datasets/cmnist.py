@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from cfexplain.checks import check_limits
-from cfexplain.data.datasets.coloured import (
-    ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
-)
+from cfexplain.data.datasets.coloured import ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned
 from cfexplain.data.reading.idx import MNIST, read_idx_set
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError
@@ -40,17 +38,13 @@ class Cmnist(ColouredDataset):
 
     def planned(self) -> dict[str, Planned]:
         """The reference is made of the training digits too, coloured anew."""
-        train, test = self._digits(is_train=True), self._digits(is_train=False)
-        reference = replace(train, ids=numbered("reference", len(train)))
+        train, test = (read_idx_set(MNIST, self.root, self.download, is_train) for is_train in (True, False))
+        reference = numbered("reference", train.images, train.classes)
         return {
-            "train": Planned(train, _largest(plan_normals, self.rule, train, self.train_limit)),
-            "test": Planned(test, _largest(plan_test, self.rule, test, self.test_limit)),
-            "reference": Planned(reference, _largest(plan_reference, self.rule, reference, self.reference_limit)),
+            "train": (train, _largest(plan_normals, self.rule, train, self.train_limit)),
+            "test": (test, _largest(plan_test, self.rule, test, self.test_limit)),
+            "reference": (reference, _largest(plan_reference, self.rule, reference, self.reference_limit)),
         }
-
-    def _digits(self, is_train: bool) -> RawImages:
-        images, digits = read_idx_set(MNIST, self.root, self.download, is_train)
-        return RawImages(images, digits, numbered("train" if is_train else "test", len(images)))
 
 
 def _largest(

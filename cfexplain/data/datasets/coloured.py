@@ -33,14 +33,8 @@ PALETTE = {
 _BRIGHTNESS = (0.75, 1.0)
 _TINT = 25  # each channel moves by up to this much
 DIGITS = tuple("0123456789")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """digits: grey (N, H, W), their classes the digits; plan: (M,) classes of the coloured images made of them."""
-
-    digits: RawImages
-    plan: np.ndarray
+# Grey digits (N, H, W), and the (M,) classes of the coloured images to be made of them.
+Planned = tuple[RawImages, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +90,11 @@ class ColouredDataset(DatasetSpec):
         rule, rng = self.rule, np.random.default_rng([self.seed, 0])
         planned = self.planned()
         normals, test, reference = (
-            coloured_set(planned[part], rule, rng) for part in ("train", "test", "reference")
+            coloured_set(*planned[part], rule, rng) for part in ("train", "test", "reference")
         )
         kinds = has_normal_colour(normals.classes.numpy(), rule)
         train, held_out = hold_out(normals, kinds, self.held_out_fraction, self.seed)
-        grey = planned["train"].digits.images[:, None]
+        grey = planned["train"][0].images[:, None]
         return Splits(
             train=train,
             held_out=held_out,
@@ -177,9 +171,9 @@ def plan_reference(rule: FactorRule, size: int) -> np.ndarray:
     return np.resize(np.arange(len(rule.shape_names) * len(rule.colour_names)), size)
 
 
-def coloured_set(planned: Planned, rule: FactorRule, rng: np.random.Generator) -> ImageSet:
+def coloured_set(digits: RawImages, plan: np.ndarray, rule: FactorRule, rng: np.random.Generator) -> ImageSet:
     """The plan in random order, each image from a digit of its own."""
-    digits, plan = planned.digits, rng.permutation(planned.plan)
+    plan = rng.permutation(plan)
     shapes, colours = np.divmod(plan, len(rule.colour_names))
     chosen = np.empty(len(plan), dtype=np.int64)
     for shape in np.unique(shapes):

@@ -40,7 +40,6 @@ class FolderDataset(AugmentedDataset):
     channels:                1 or 3; null leaves it to the dataset.
     memory_limit_mb:         a set that takes more stays in its cache file.
     max_unreadable_fraction: share of damaged files that are left out; more are an error.
-    flip, crop_padding:      of training batches, see types.Augmentation; false and 0 leave images as they are.
     """
 
     root: str
@@ -76,17 +75,17 @@ class FolderDataset(AugmentedDataset):
         masks = _masks(layout, shape)
         files = [path for part in parts for path in part]
         cached = mapped_images(files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction)
-        ends = np.searchsorted(cached.indices, np.cumsum([len(part) for part in parts])).tolist()
-        _check_filled(layout, ends)
+        roles = np.repeat(range(len(parts)), [len(part) for part in parts])[cached.indices]
+        for role, name in enumerate(("training", "held-out", "normal test")):
+            if role not in roles:
+                raise DataError(f"no readable image is left as {name} image in {layout.base}. Add normal images.")
         whole = _image_set(layout, [files[index] for index in cached.indices], cached)
-        train, held_out, test = (
-            whole.select(torch.arange(*part)) for part in ((0, ends[0]), ends[:2], (ends[1], len(whole)))
-        )
+        train, held_out, test = (whole.select(torch.from_numpy(part)) for part in (roles == 0, roles == 1, roles > 1))
         if masks is not None:
-            test = replace(test, masks=masks[cached.indices[ends[1] :] - len(parts[0]) - len(parts[1])])
+            test = replace(test, masks=masks[cached.indices[roles > 1] - len(parts[0]) - len(parts[1])])
         request = ExposureRequest(
-            normals=cached.images[: ends[1]],
-            learned=cached.images[: ends[0]],
+            normals=cached.images[: len(train) + len(held_out)],
+            learned=cached.images[: len(train)],
             others=None,
             class_names=layout.class_names,
             cache_dir=self.cache_dir,
@@ -154,13 +153,6 @@ def _masks(layout: Layout, shape: ImageShape) -> Tensor | None:
         assert defect.mask is not None, defect
         masks[row] = read_mask(defect.mask, defect.path, shape[1:])
     return torch.from_numpy(masks)
-
-
-def _check_filled(layout: Layout, ends: Sequence[int]) -> None:
-    sizes = np.diff([0, *ends])
-    for name, size in zip(("training", "held-out", "normal test"), sizes, strict=False):
-        if size == 0:
-            raise DataError(f"no readable image is left as {name} image in {layout.base}. Add normal images.")
 
 
 def _image_set(layout: Layout, files: Sequence[Path], cached: CachedImages) -> ImageSet:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.checks import check_at_least
-from cfexplain.data.datasets.coloured import (
-    ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned,
-)
+from cfexplain.data.datasets.coloured import ColouredDataset, PALETTE, plan_normals, plan_reference, plan_test, Planned
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.data.rendering import cached_masks, DIGITS
 
@@ -39,10 +37,9 @@ class Glyphs(ColouredDataset):
             "test": plan_test(self.rule, self.test_size),
             "reference": plan_reference(self.rule, self.reference_size),
         }
-        return {part: Planned(self._rendered(part, plan), plan) for part, plan in plans.items()}
+        return {part: (self._rendered(part, plan), plan) for part, plan in plans.items()}
 
     def _rendered(self, part: str, plan: np.ndarray) -> RawImages:
         shapes = np.sort(plan // len(self.colours))
         characters = "".join(DIGITS[shape] for shape in shapes)
-        images = cached_masks(self.cache_dir, part, characters, self.seed)
-        return RawImages(images, shapes, numbered(part, len(images)))
+        return numbered(part, cached_masks(self.cache_dir, part, characters, self.seed), shapes)

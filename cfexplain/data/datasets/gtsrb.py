@@ -43,8 +43,7 @@ NAMED_SETS = {
 class Gtsrb(AugmentedDataset, ClassDataset):
     """root: folder that holds gtsrb/GTSRB/Training and the rest of torchvision's layout, or a zip of it.
 
-    download:           let torchvision fetch into root what is missing.
-    flip, crop_padding: of training batches, see types.Augmentation; false and 0 leave images as they are.
+    download: let torchvision fetch into root what is missing.
     """
 
     class_names = CLASS_NAMES

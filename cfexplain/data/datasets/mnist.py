@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cfexplain.data.datasets.class_dataset import ClassDataset
 from cfexplain.data.reading.idx import MNIST, read_idx_set
-from cfexplain.data.reading.raw_images import numbered, RawImages
+from cfexplain.data.reading.raw_images import RawImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,5 +19,4 @@ class Mnist(ClassDataset):
     download: bool
 
     def read(self, is_train: bool) -> RawImages:
-        images, classes = read_idx_set(MNIST, self.root, self.download, is_train)
-        return RawImages(images, classes, numbered("train" if is_train else "test", len(images)))
+        return read_idx_set(MNIST, self.root, self.download, is_train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -94,7 +94,8 @@ class PseudoAnomalies(ExposureSpec):
 
 def exposure_images(images: np.ndarray, ids: Sequence[str] | None = None) -> RawImages:
     """Of none of the dataset's classes; numbered where they have no names."""
-    return RawImages(images, np.full(len(images), -1), ids or numbered("exposure", len(images)))
+    found = numbered("exposure", images, np.full(len(images), -1))
+    return replace(found, ids=ids) if ids else found
 
 
 def load_exposure(spec: ExposureSpec, request: ExposureRequest) -> ImageSet | None:

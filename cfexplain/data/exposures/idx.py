@@ -32,8 +32,8 @@ class Emnist(ExposureSpec):
 
     def pictures(self, request: ExposureRequest) -> RawImages:
         """Upright: the files hold them transposed."""
-        images, _ = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True)
-        return exposure_images(images.transpose(0, 2, 1))
+        found = read_idx_set(EMNIST_LETTERS, self.root, self.download, is_train=True)
+        return exposure_images(found.images.transpose(0, 2, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,11 @@ def _unpack(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 _check_member(path, member)
-            _check_room(path, archive, folder.parent)
+            # Before a disk is filled: a member never unpacks to more than the size it declares.
+            size, free = sum(member.file_size for member in archive.infolist()), shutil.disk_usage(folder.parent).free
+            if size > free:
+                gigabytes = f"{size / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB left"
+                raise DataError(f"{path} unpacks to {gigabytes}. Set cache_dir elsewhere.")
             partial.mkdir()
             archive.extractall(partial)
         os.rename(partial, folder)
@@ -72,13 +76,3 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
         raise DataError(f"{path} holds {member.filename!r}, which lies outside the archive. Do not trust it.")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(f"{path} holds a link, {member.filename!r}. Pack the files themselves.")
-
-
-def _check_room(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
-    """Before a disk is filled: a member never unpacks to more than the size it declares."""
-    size = sum(member.file_size for member in archive.infolist())
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise DataError(
-            f"{path} unpacks to {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left. Set cache_dir elsewhere."
-        )

@@ -150,8 +150,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _channels_first(images: np.ndarray, labels: np.ndarray, part: str) -> RawImages:
     """Of (N, 32, 32, 3), and laid out so."""
-    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return RawImages(pixels, labels.astype(np.int64), numbered(part, len(images)))
+    return numbered(part, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int64))
 
 
 def _advice(cifar: Cifar) -> str:

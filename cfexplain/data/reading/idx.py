@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError, reason_of
 from cfexplain.lazy import torchvision
 
@@ -56,8 +57,8 @@ def idx_files(idx_set: IdxSet, root: str, download: bool) -> list[Path]:
     return paths
 
 
-def read_idx_set(idx_set: IdxSet, root: str, download: bool, is_train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 28, 28) uint8 and their (N,) int64 classes, in the files' order."""
+def read_idx_set(idx_set: IdxSet, root: str, download: bool, is_train: bool) -> RawImages:
+    """Grey 28x28 images of one part with their classes, in the files' order."""
     paths = idx_files(idx_set, root, download)
     images_path, labels_path = paths[:2] if is_train else paths[2:]
     images, classes = read_idx_images(images_path), _read_idx(labels_path, "idx1 labels").astype(np.int64)
@@ -66,7 +67,7 @@ def read_idx_set(idx_set: IdxSet, root: str, download: bool, is_train: bool) -> 
         raise DataError(f"{labels_path} has {len(classes)} labels for {len(images)} images. Fetch the files again.")
     if classes.max() >= idx_set.num_classes:
         raise DataError(f"{labels_path} holds a class {classes.max()}, which does not exist. Fetch it again.")
-    return images, classes
+    return numbered("train" if is_train else "test", images, classes)
 
 
 def read_idx_images(path: Path) -> np.ndarray:

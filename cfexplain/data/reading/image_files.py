@@ -113,26 +113,16 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     """8 bits a channel, without transparency."""
-    if image.mode.startswith("I"):  # 16 bit, in 16 bits or in 32
-        return Image.fromarray(_from_16_bit(np.asarray(image), path))
-    if image.mode == "F":
-        return Image.fromarray(_from_float(np.asarray(image), path))
+    if image.mode.startswith(("I", "F")):  # 16 bit, in 16 bits or in 32; or floats from 0 to 1 or to 255
+        values, is_float = np.asarray(image), image.mode == "F"
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= (255 if is_float else 65535)):  # NaN is refused too
+            wanted = "Scale them to 0 to 1" if is_float else "Save it with 8 or 16 bits"
+            raise DataError(f"{path} has {'float ' * is_float}values from {low:g} to {high:g}. {wanted}.")
+        values = values / 257.0 if not is_float else values * 255 if high <= 1 else values
+        return Image.fromarray(np.rint(values).astype(np.uint8))
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, image)
-
-
-def _from_16_bit(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"{path} has values from {values.min()} to {values.max()}. Save it with 8 or 16 bits.")
-    return np.rint(values / 257.0).astype(np.uint8)
-
-
-def _from_float(values: np.ndarray, path: Path) -> np.ndarray:
-    """Floats from 0 to 1 or, where one is above 1, from 0 to 255."""
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # NaN is refused too
-        raise DataError(f"{path} has float values from {low:g} to {high:g}. Scale them to 0 to 1.")
-    return np.rint(values * 255 if high <= 1 else values).astype(np.uint8)

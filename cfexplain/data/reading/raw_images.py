@@ -29,6 +29,6 @@ class RawImages:
         return RawImages(self.images[chosen], self.classes[chosen], [self.ids[i] for i in chosen], groups)
 
 
-def numbered(name: str, count: int) -> tuple[str, ...]:
-    """Names such as 'test/00042'."""
-    return tuple(f"{name}/{number:05d}" for number in range(count))
+def numbered(name: str, images: np.ndarray, classes: np.ndarray) -> RawImages:
+    """With ids such as 'test/00042'."""
+    return RawImages(images, classes, tuple(f"{name}/{number:05d}" for number in range(len(images))))
