@@ -84,8 +84,11 @@ def _descended(
     centres = to_float(images.to(device))
     positions = centres
     for _ in range(recipe.num_steps):
-        logits, gradients = _logits_and_gradients(detector, to_float(found[active].to(device)))
-        above = logits > threshold
+        with torch.enable_grad():
+            moved = to_float(found[active].to(device)).requires_grad_()
+            logits = detector.log_probs(moved).logit
+            (gradients,) = torch.autograd.grad(logits.sum(), moved)
+        above = logits.detach() > threshold
         if not above.any():
             break
         active, centres, positions = active[above.cpu()], centres[above], positions[above]
@@ -93,14 +96,6 @@ def _descended(
         positions = (centres + _in_ball(positions - steps - centres, recipe)).clamp(-1, 1)
         found[active] = to_uint8(positions).cpu()
     return found
-
-
-def _logits_and_gradients(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        images = images.requires_grad_()
-        logits = detector.log_probs(images).logit
-        (gradients,) = torch.autograd.grad(logits.sum(), images)
-    return logits.detach(), gradients
 
 
 def _direction(gradients: Tensor, norm: Norm) -> Tensor:

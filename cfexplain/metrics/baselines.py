@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cfexplain.checks import check_positive
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
     cached_autoencoder, descended, GradientRecipe, nearest_indices, Norm, projected,
@@ -103,7 +103,11 @@ class Baselines(MetricSpec):
             "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),
             "autoencoder": projected(autoencoder, sources, device),
         }
-        return {method: _in_place_of(own, edited, inputs) for method, edited in images.items()}
+        explanations = {}
+        for method, edited in images.items():  # as explanations of one concept and one alpha bin
+            logits = logits_of(inputs.model.detector, edited, device)
+            explanations[method] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
+        return explanations
 
 
 def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanations:
@@ -113,12 +117,6 @@ def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanatio
         return explanations
     drawn = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))[:num_images].sort().values
     return explanations.select(drawn)
-
-
-def _in_place_of(own: Explanations, images: Tensor, inputs: MetricInputs) -> Explanations:
-    """(N, C, H, W) uint8 as explanations of the same sources with one concept and one alpha bin."""
-    logits = logits_of(inputs.model.detector, images, inputs.device)
-    return replace(own, images=images[:, None, None], logits=logits[:, None, None])
 
 
 def _measured(metrics: Mapping[str, MetricSpec], inputs: MetricInputs) -> dict[str, float | str]:

@@ -123,7 +123,11 @@ class Oracle(ClassifierMetricSpec):
         if not inputs.splits.has_test_anomalies:
             tell_reader("oracle left out: there are no test anomalies, and of exposure images no factor is known")
             return {}
-        classifier = self._shape_classifier(inputs, rule)
+        reference = inputs.splits.reference
+        classifier = cached_classifier(
+            inputs.cache_dir, brightness(reference.images), reference.classes // len(rule.colour_names),
+            len(rule.shape_names), self.recipe(), inputs.device,
+        )
         seen = seen_factors(explanations.counterfactuals, classifier, rule.palette, inputs.device)  # (N, K)
         normal_shape = np.isin(seen.shapes, rule.normal_shapes)
         normal_colour = np.isin(seen.colours, rule.normal_colours)
@@ -143,12 +147,6 @@ class Oracle(ClassifierMetricSpec):
             values |= share_among(f"oracle_other_kept_concept_{concept}", kept[:, concept], normal)
         values["oracle_assignment"] = " ".join(f"{k}:{factor.name.lower()}" for k, factor in enumerate(factors))
         return values
-
-    def _shape_classifier(self, inputs: MetricInputs, rule: FactorRule) -> ImageClassifier:
-        reference = inputs.splits.reference
-        shapes = reference.classes // len(rule.colour_names)
-        bright = brightness(reference.images)
-        return cached_classifier(inputs.cache_dir, bright, shapes, len(rule.shape_names), self.recipe(), inputs.device)
 
     def _accuracy(self, inputs: MetricInputs, classifier: ImageClassifier, rule: FactorRule) -> float:
         test = inputs.splits.test

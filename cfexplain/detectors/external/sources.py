@@ -114,15 +114,12 @@ def file_format(path: Path, content: bytes) -> Format:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _checked(path, archive)
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, RecursionError) as error:
-        raise DataError(_no_archive(path, content[:2])) from error
-
-
-def _no_archive(path: Path, start: bytes) -> str:
-    if start[:1] == b"\x80":
-        return f"{path} is a Python pickle, which can run code when it is read, and is not opened; {INSTEAD}"
-    if start == b"PK":
-        return f"{path} is a damaged TorchScript or torch.export file; save it again"
-    return f"{path} is neither a TorchScript file nor a torch.export program; {INSTEAD}"
+        reason = f"neither a TorchScript file nor a torch.export program; {INSTEAD}"
+        if content[:1] == b"\x80":
+            reason = f"a Python pickle, which can run code when it is read, and is not opened; {INSTEAD}"
+        elif content[:2] == b"PK":
+            reason = "a damaged TorchScript or torch.export file; save it again"
+        raise DataError(f"{path} is {reason}") from error
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> Format:
