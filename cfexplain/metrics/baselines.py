@@ -40,13 +40,7 @@ INTERVAL = ("", "_low", "_high")
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines(MetricSpec):
-    """baseline_<method>_<key> of each method, cfexplain itself too, on the same images.
-
-    num_images:     how many of the explained images, drawn by the seed.
-    gradient_norm, gradient_radius, gradient_step_size: of the ball and a step, in [-1, 1] units.
-    gradient_steps: at most; an image stops once it is at or below the threshold.
-    autoencoder_width, autoencoder_features, autoencoder_steps: channels, size of the code, training steps.
-    """
+    """baseline_<method>_<key> of each method, cfexplain itself too, on the same images."""
 
     meanings = {NUM_IMAGES: ("explained images on which the methods are compared", "")}
 

@@ -32,10 +32,7 @@ def concepts_of(pairs: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Concept(ClassifierMetricSpec):
-    """concept_accuracy_joint and concept_accuracy_fresh, the honest one.
-
-    test_fraction: share of the sources that the fresh classifier is tested on.
-    """
+    """concept_accuracy_joint and concept_accuracy_fresh, the honest one."""
 
     meanings = {
         "concept_accuracy_joint": ("concepts told apart by the trained-along classifier", "1"),

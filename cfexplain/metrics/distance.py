@@ -35,11 +35,6 @@ def changed_fractions(changes: Tensor, change_threshold: float) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Distance(MetricSpec):
-    """l1_distance and changed_fraction.
-
-    change_threshold: in [-1, 1] units.
-    """
-
     meanings = {
         "l1_distance": ("mean change of a pixel, range -1..1", "low"),
         "changed_fraction": ("share of pixels that change visibly", "low"),

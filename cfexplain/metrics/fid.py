@@ -59,13 +59,7 @@ def one_per_source(explanations: Explanations, sources: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Fid(MetricSpec):
-    """fid_normalized = fid_counterfactual / fid_anomaly, each against normal test images; KID beside few images.
-
-    features:     classifier (trained on the dataset's classes, works offline; random where there is but one class)
-                  or inception (torchmetrics' own).
-    weights_path: Inception weights; null downloads them.
-    num_features, width, num_steps: of the classifier.
-    """
+    """fid_normalized = fid_counterfactual / fid_anomaly, each against normal test images; KID beside few images."""
 
     meanings = {
         "fid_normalized": ("distance to normal images; 1 = as far as the anomalies", "0"),

@@ -67,10 +67,7 @@ def aupro(maps: np.ndarray, masks: np.ndarray, max_false_positive_rate: float) -
 
 @dataclass(frozen=True, kw_only=True)
 class Localization(IntervalMetricSpec):
-    """edit_in_mask, beside mask_fraction; pixel_auroc and aupro; nothing where the dataset has no masks.
-
-    max_false_positive_rate: up to which aupro integrates.
-    """
+    """edit_in_mask, beside mask_fraction; pixel_auroc and aupro; nothing where the dataset has no masks."""
 
     meanings = {
         "edit_in_mask": ("share of the squared change inside the marked defect", "1"),

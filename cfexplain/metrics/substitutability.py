@@ -47,11 +47,6 @@ def substituted_splits(
 
 @dataclass(frozen=True, kw_only=True)
 class Substitutability(IntervalMetricSpec):
-    """substitutability_auroc and substitutability_ratio.
-
-    num_sources: exposure images turned into counterfactuals; never more than half of them.
-    """
-
     meanings = {
         "substitutability_auroc": ("detector trained on counterfactuals as normals", "detector_auroc"),
         "substitutability_ratio": ("the same as a share of the detector's gain over chance", "1"),

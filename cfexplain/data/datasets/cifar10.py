@@ -12,11 +12,6 @@ from cfexplain.data.reading.raw_images import RawImages
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(AugmentedDataset, ClassDataset):
-    """root: folder that holds cifar-10-batches-py, an .npz, or a folder or zip of train/<class>/* and test/<class>/*.
-
-    download: let torchvision fetch into root what is missing.
-    """
-
     class_names = CIFAR10.class_names
     image_size = SIDE
 

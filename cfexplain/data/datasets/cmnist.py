@@ -17,12 +17,7 @@ from cfexplain.types import FactorRule
 
 @dataclass(frozen=True, kw_only=True)
 class Cmnist(ColouredDataset):
-    """Balanced as the glyphs are; each MNIST image is used once in a split, so the rarest normal digit sets the size.
-
-    root, download:  folder that holds MNIST/raw; let torchvision fetch into it what is missing.
-    train_limit:     normal images, those held out included; test_limit: half normal, half anomalous.
-    reference_limit: of all classes, for the classifiers of the metrics. Null is as many as a balanced set allows.
-    """
+    """Balanced as the glyphs are; each image is used once in a split, so the rarest normal digit sets the size."""
 
     colours = tuple(PALETTE)
 

@@ -39,10 +39,7 @@ Planned = tuple[RawImages, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class ColouredDataset(DatasetSpec):
-    """normal, normal_colours: a digit is normal when it is one of `normal` or its colour one of `normal_colours`.
-
-    anomalous: where given, it takes the place of `normal`: all other digits are normal.
-    """
+    """A digit is normal when it is one of `normal` or its colour one of `normal_colours`."""
 
     colours: ClassVar[tuple[str, ...]]
 

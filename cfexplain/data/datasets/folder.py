@@ -35,12 +35,7 @@ MAX_SLUG = 40
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(AugmentedDataset):
-    """root:                 a folder, or a .zip of one.
-    image_size:              images are squashed to squares of so many pixels a side.
-    channels:                1 or 3; null leaves it to the dataset.
-    memory_limit_mb:         a set that takes more stays in its cache file.
-    max_unreadable_fraction: share of damaged files that are left out; more are an error.
-    """
+    """root: a folder, or a .zip of one. channels: null leaves it to the dataset."""
 
     root: str
     image_size: int
@@ -114,10 +109,7 @@ class FolderDataset(AugmentedDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(FolderDataset):
-    """train/good with test/<class>, or normal with anomalous, or normal images alone (see folder_layout).
-
-    test_fraction: share of the normal images kept for testing where no folder holds normal test images.
-    """
+    """train/good with test/<class>, or normal with anomalous, or normal images alone (see folder_layout)."""
 
     test_fraction: float
 

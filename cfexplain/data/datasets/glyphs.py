@@ -14,12 +14,7 @@ from cfexplain.data.rendering import cached_masks, DIGITS
 
 @dataclass(frozen=True, kw_only=True)
 class Glyphs(ColouredDataset):
-    """Rendered digits in six colours.
-
-    train_size:     normal images, those held out included.
-    test_size:      half normal, half anomalous.
-    reference_size: images of all digits in all colours.
-    """
+    """Rendered digits in six colours."""
 
     colours = tuple(PALETTE)[:6]
 

@@ -41,11 +41,6 @@ NAMED_SETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Gtsrb(AugmentedDataset, ClassDataset):
-    """root: folder that holds gtsrb/GTSRB/Training and the rest of torchvision's layout, or a zip of it.
-
-    download: let torchvision fetch into root what is missing.
-    """
-
     class_names = CLASS_NAMES
     named_sets = NAMED_SETS
     image_size = SIDE

@@ -11,8 +11,6 @@ from cfexplain.data.reading.raw_images import RawImages
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(ClassDataset):
-    """root: folder that holds MNIST/raw, packed or not; download: let torchvision fetch into it what is missing."""
-
     class_names = tuple("0123456789")
 
     root: str

@@ -21,8 +21,6 @@ OFFICIAL_FOLDER = "mvtec_anomaly_detection"  # what the archive of the whole set
 
 @dataclass(frozen=True, kw_only=True)
 class Mvtec(FolderDataset):
-    """root: the folder, or a .zip of it, that holds the category's folder. channels: null is 1 for grey categories."""
-
     category: str
 
     def __post_init__(self) -> None:

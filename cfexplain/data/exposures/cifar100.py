@@ -11,10 +11,7 @@ from cfexplain.data.reading.raw_images import RawImages
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar100(ExposureSpec):
-    """root: folder that holds cifar-100-python, an .npz, or a folder or zip of train/<class>/*; the train part is used.
-
-    download: let torchvision fetch into root what is missing.
-    """
+    """The training part is used."""
 
     root: str
     download: bool

@@ -18,13 +18,7 @@ REACH = 3.0  # blurred edges are drawn as far out as so many sigma
 
 @dataclass(frozen=True, kw_only=True)
 class Confetti(PseudoAnomalies):
-    """Normal training images with squares on them; all lengths in pixels of a 240 px image, and they scale.
-
-    limit:         so many are made, each normal image in turn; null: as many as there are normal images.
-    coloured_rate: coloured squares a pixel; dark_rate: dark ones. Each image has at least one of both.
-    min_side, max_side, max_rotation: of a square; degrees either way.
-    blur_sigma:    of the Gaussian that softens the squares.
-    """
+    """Normal training images with squares on them; all lengths in pixels of a 240 px image, and they scale."""
 
     coloured_rate: float
     dark_rate: float

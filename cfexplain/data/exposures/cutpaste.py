@@ -17,16 +17,7 @@ MAX_TRIES = 50  # for a paste that shows: black on black does not
 
 @dataclass(frozen=True, kw_only=True)
 class Cutpaste(PseudoAnomalies):
-    """Normal training images with an upright patch or a thin rotated scar of themselves, colours shaken a little.
-
-    limit:                so many are made, each normal image in turn; null: as many as there are normal images.
-    min_area, max_area:   of the patch, as a share of the image.
-    max_aspect:           height by width of the patch lies between its inverse and it, evenly on a log scale.
-    jitter:               brightness, contrast and saturation change by a factor 1 +- jitter, hue by jitter turns.
-    scar_share:           of the images have a scar instead of a patch.
-    min_.. max_scar_..:   width and length of a scar in pixels of a 256 px image; they scale.
-    max_rotation:         of a scar, degrees either way.
-    """
+    """Normal training images with an upright patch or a thin rotated scar of themselves, colours shaken a little."""
 
     min_area: float
     max_area: float

@@ -17,8 +17,6 @@ from cfexplain.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class FolderImages(ExposureSpec):
-    """root: images anywhere below it; max_unreadable_fraction: share of damaged files that are left out."""
-
     root: str
     max_unreadable_fraction: float
 

@@ -22,10 +22,7 @@ class Idx(ExposureSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Emnist(ExposureSpec):
-    """Handwritten letters (Cohen et al., 2017), the usual exposure for MNIST.
-
-    root: folder that holds EMNIST/raw, packed or not; only a download writes there.
-    """
+    """Handwritten letters (Cohen et al., 2017), the usual exposure for MNIST; only a download writes to root."""
 
     root: str
     download: bool
@@ -38,11 +35,7 @@ class Emnist(ExposureSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Fashion(ExposureSpec):
-    """Clothes (Fashion-MNIST, Xiao et al., 2017): of MNIST's form and of another kind.
-
-    root: folder that holds FashionMNIST/raw, packed or not; of its files only the training images are read.
-    download: let torchvision fetch into root what is missing.
-    """
+    """Clothes (Xiao et al., 2017): of MNIST's form and of another kind. Only training images are read."""
 
     root: str
     download: bool

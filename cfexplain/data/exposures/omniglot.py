@@ -28,12 +28,6 @@ _IDX = ("ubyte", "ubyte.gz")
 
 @dataclass(frozen=True, kw_only=True)
 class Omniglot(ExposureSpec):
-    """root: folder or zip of images_background*/<alphabet>/<character>/*.png, a folder of such zips, or an idx file.
-
-    download:  let torchvision fetch into root what is missing.
-    leave_out: alphabets, e.g. Latin and Greek, some of whose characters look like digits.
-    """
-
     root: str
     download: bool
     leave_out: list[str]

@@ -24,17 +24,7 @@ class Score(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkInterface(ABC):
-    """The part of detector=external that ExternalNetwork goes by.
-
-    height, width: images are resized to this, which lets gradients through; null: they stay as they are.
-    channels:    1 or 3, what the network expects; grey is repeated, colour becomes its brightness. null: as they are.
-    value_range: what black and white are to the network.
-    mean, std:   taken off and divided by after that, a number for each channel or one for all; null: neither.
-    output:      key, field or position of the score where the network gives several values; null: it gives one.
-    class_index: of the anomalous class where the network gives (N, classes) logits or probabilities.
-    score:       `number`: a logit, a distance or any real number; `probability`: its logit is taken.
-    batch_size:  images the network gets at a time where no gradient is wanted.
-    """
+    """The part of detector=external that ExternalNetwork goes by."""
 
     height: int | None
     width: int | None

@@ -41,13 +41,6 @@ class External(NetworkInterface, DetectorSpec):
 
     Beyond |l| = 10, where phi is 0 or 1 to four digits, l grows with the logarithm: a score may have any tail. What the
     network expects and gives is declared in NetworkInterface.
-
-    path:        of a TorchScript file or a torch.export program (.pt2).
-    factory:     in its place, module:function of a function without arguments that returns a torch.nn.Module.
-    kind:        `anomalib`: the factory returns a model of that library; it is made differentiable and read as it is.
-    sha256:      of the file at `path`; another file there is refused. null: any.
-    higher_is:   what a higher score means; `auto` finds out.
-    stand_in:    the detector that is trained where an independent second one is wanted.
     """
 
     needs_exposure = False
