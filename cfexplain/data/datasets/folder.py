@@ -81,7 +81,6 @@ class FolderDataset(AugmentedDataset):
         request = ExposureRequest(
             normals=cached.images[: len(train) + len(held_out)],
             learned=cached.images[: len(train)],
-            others=None,
             class_names=layout.class_names,
             cache_dir=self.cache_dir,
         )

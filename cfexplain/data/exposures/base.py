@@ -26,15 +26,15 @@ class ExposureRequest:
 
     normals:      (N, C, H, W) uint8, all normal training images: none of them may be exposure.
     learned:      (M, C, H, W) uint8, those not held out: what pseudo-anomalies are made of.
+    class_names:  of the dataset.
     others:       training images that are not normal, for a supervised detector; or None.
-    class_names:  of `others`.
     """
 
     normals: np.ndarray
     learned: np.ndarray
-    others: RawImages | None
     class_names: tuple[str, ...]
     cache_dir: str
+    others: RawImages | None = None
 
     @property
     def image_shape(self) -> ImageShape:

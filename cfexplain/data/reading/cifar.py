@@ -12,7 +12,7 @@ import numpy as np
 
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.image_cache import all_images
-from cfexplain.data.reading.image_files import find_image_files, is_visible
+from cfexplain.data.reading.image_files import find_folders, find_image_files
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError, did_you_mean, reason_of
 from cfexplain.lazy import torchvision
@@ -120,7 +120,7 @@ def _from_image_files(cifar: Cifar, top: Path, cache_dir: str, is_train: bool) -
     if not (top / part).is_dir():
         raise DataError(f"{top} has no folder {part}. It must hold train/<class>/* and test/<class>/*.")
     paths, labels = [], []
-    for folder in _folders(top / part):
+    for folder in find_folders(top / part):
         if folder.name not in cifar.class_names:
             hint = did_you_mean(folder.name, cifar.class_names)
             raise DataError(f"{folder} is none of {cifar.class_name}'s classes.{hint} Rename or remove it.")
@@ -140,12 +140,8 @@ def _top(cifar: Cifar, folder: Path) -> Path | None:
     def holds_a_class(top: Path) -> bool:
         return any((top / part / name).is_dir() for part in ("train", "test") for name in cifar.class_names)
 
-    holders = [path for path in _folders(folder) if holds_a_class(path)]
+    holders = [path for path in find_folders(folder) if holds_a_class(path)]
     return folder if holds_a_class(folder) else holders[0] if len(holders) == 1 else None
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
 def _channels_first(images: np.ndarray, labels: np.ndarray, part: str) -> RawImages:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.reading.image_files import find_image_files, is_visible
+from cfexplain.data.reading.image_files import find_folders, find_image_files
 from cfexplain.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -118,10 +118,7 @@ def _directly_in(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder} ({error.strerror}).") from error
+    return [path.name for path in find_folders(folder)]
 
 
 def _images_in(folder: Path, meaning: str) -> tuple[Path, ...]:

@@ -36,15 +36,23 @@ def find_image_files(folder: Path) -> list[Path]:
 
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         true_path = os.path.realpath(here)
-        folders[:] = [] if true_path in seen else [name for name in folders if is_visible(name)]
+        folders[:] = [] if true_path in seen else [name for name in folders if _is_visible(name)]
         if true_path not in seen:
-            names = (name for name in files if is_visible(name))
+            names = (name for name in files if _is_visible(name))
             found += [Path(here, name) for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
         seen.add(true_path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def is_visible(name: str) -> bool:
+def find_folders(folder: Path) -> list[Path]:
+    """The visible ones directly in it, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and _is_visible(path.name))
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder} ({error.strerror}).") from error
+
+
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
