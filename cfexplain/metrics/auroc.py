@@ -23,7 +23,11 @@ def auroc(normal_scores: np.ndarray, anomalous_scores: np.ndarray) -> float:
     Scores are any shape and scale, also infinite; logits rather than probabilities, which saturate.
     """
     normal, anomalous = np.ravel(normal_scores), np.ravel(anomalous_scores)
-    _check(normal, anomalous)
+    for name, scores in (("normal", normal), ("anomalous", anomalous)):
+        if not len(scores):
+            raise DataError(f"AuROC needs normal and anomalous images; there is no {name} one. Use a larger test set.")
+        if np.isnan(scores).any():
+            raise FitError(f"the detector scores {np.isnan(scores).sum()} {name} images as NaN. Fit it again.")
     wins = stats.mannwhitneyu(anomalous.astype(float), normal.astype(float), method="asymptotic").statistic
     return float(wins / (len(normal) * len(anomalous)))
 
@@ -101,11 +105,3 @@ class Auroc(IntervalMetricSpec):
         for concept in range(counterfactual.shape[1]):
             values[f"cf_auroc_concept_{concept}"] = auroc(normal, counterfactual[:, concept])
         return values
-
-
-def _check(normal: np.ndarray, anomalous: np.ndarray) -> None:
-    for name, scores in (("normal", normal), ("anomalous", anomalous)):
-        if not len(scores):
-            raise DataError(f"AuROC needs normal and anomalous images; there is no {name} one. Use a larger test set.")
-        if np.isnan(scores).any():
-            raise FitError(f"the detector scores {np.isnan(scores).sum()} {name} images as NaN. Fit it again.")

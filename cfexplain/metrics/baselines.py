@@ -8,7 +8,6 @@ beside this one are computed again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cfexplain.checks import check_positive
@@ -71,11 +70,13 @@ class Baselines(MetricSpec):
         for method, explanations in {"cfexplain": own, **self._baselines(own, inputs)}.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", CfexplainWarning)
-                found = _measured(metrics, replace(inputs, explanations=explanations))
+                for name, spec in metrics.items():
+                    found = spec.compute(replace(inputs, explanations=explanations))
+                    keys = [f"{key}{end}" for key in COMPARED[name] for end in INTERVAL]
+                    values |= {f"{PREFIX}{method}_{key}": found[key] for key in keys if key in found}
             for warning in caught:
                 if issubclass(warning.category, CfexplainWarning):
                     notes.setdefault(str(warning.message), []).append(method)
-            values |= {f"{PREFIX}{method}_{key}": value for key, value in found.items()}
         for note, methods in notes.items():
             who = "baselines" if len(methods) == len(METHODS) else f"baselines, {' and '.join(methods)}"
             tell_reader(f"{who}: {note}")
@@ -111,13 +112,3 @@ def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanatio
         return explanations
     drawn = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))[:num_images].sort().values
     return explanations.select(drawn)
-
-
-def _measured(metrics: Mapping[str, MetricSpec], inputs: MetricInputs) -> dict[str, float | str]:
-    """Each metric's compared keys and their intervals."""
-    values: dict[str, float | str] = {}
-    for name, spec in metrics.items():
-        found = spec.compute(inputs)
-        keys = [f"{key}{end}" for key in COMPARED[name] for end in INTERVAL]
-        values |= {key: found[key] for key in keys if key in found}
-    return values

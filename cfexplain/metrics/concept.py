@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cfexplain.checks import check_share
 from cfexplain.detectors.base import batched_on_cpu
-from cfexplain.explanation.explain import FittedModel
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
@@ -23,11 +22,6 @@ def split_sources(num_sources: int, test_fraction: float, seed: int) -> tuple[Te
 def concept_pairs(sources: Tensor, counterfactuals: Tensor) -> Tensor:
     """(N, C, H, W), (N, K, C, H, W) uint8 -> (N, K, 2C, H, W): source and counterfactual, channel after channel."""
     return torch.cat([sources[:, None].expand_as(counterfactuals), counterfactuals], dim=2)
-
-
-def concepts_of(pairs: Tensor) -> Tensor:
-    """(N, K) int64: the concept of each pair."""
-    return torch.arange(pairs.shape[1]).expand(len(pairs), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +46,15 @@ class Concept(ClassifierMetricSpec):
             tell_reader(f"concept accuracy left out: it needs two of each, not {counts}")
             return {}
         pairs = concept_pairs(explanations.sources.images, explanations.counterfactuals)
-        joint = is_right_joint(inputs.model, pairs, inputs.device)
-        fresh = self._is_right_fresh(pairs, inputs)
-        return {"concept_accuracy_joint": float(joint.mean())} | share_with_interval(
-            "concept_accuracy_fresh", fresh, inputs.seed, self.num_resamples
-        )
+        concepts = torch.arange(pairs.shape[1]).expand(len(pairs), -1)  # (N, K), of each pair
+        trained_along, device = inputs.model.concept_classifier, inputs.device
+        logits = batched_on_cpu(lambda batch: trained_along(*batch.chunk(2, dim=1)), pairs, device)
+        is_right_joint = (logits.argmax(dim=-1) == concepts).numpy()
 
-    def _is_right_fresh(self, pairs: Tensor, inputs: MetricInputs):
-        """(M, K) bool array over the M test sources."""
         train, test = split_sources(len(pairs), self.test_fraction, inputs.seed)
-        concepts = concepts_of(pairs)
         train_pairs, train_concepts = pairs[train].flatten(0, 1), concepts[train].flatten()
-        recipe = self.recipe(inputs.seed)
-        classifier = train_classifier(train_pairs, train_concepts, pairs.shape[1], recipe, inputs.device)
-        logits = batched_on_cpu(classifier, pairs[test], inputs.device)
-        return (logits.argmax(dim=-1) == concepts[test]).numpy()
-
-
-def is_right_joint(model: FittedModel, pairs: Tensor, device):
-    """(N, K) bool array: R names the concept."""
-    logits = batched_on_cpu(lambda batch: model.concept_classifier(*batch.chunk(2, dim=1)), pairs, device)
-    return (logits.argmax(dim=-1) == concepts_of(pairs)).numpy()
+        fresh = train_classifier(train_pairs, train_concepts, pairs.shape[1], self.recipe(inputs.seed), device)
+        is_right_fresh = (batched_on_cpu(fresh, pairs[test], device).argmax(dim=-1) == concepts[test]).numpy()
+        return {"concept_accuracy_joint": float(is_right_joint.mean())} | share_with_interval(
+            "concept_accuracy_fresh", is_right_fresh, inputs.seed, self.num_resamples
+        )

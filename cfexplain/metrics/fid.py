@@ -94,7 +94,11 @@ class Fid(MetricSpec):
         if anomalous is None:
             tell_reader("fid_anomaly and fid_normalized left out: there are no test anomalies")
         else:
-            values |= _anomaly_distance(normal, anomalous, values["fid_counterfactual"])
+            values["fid_anomaly"] = distance = frechet_distance(normal, anomalous)
+            if distance > 0:
+                values["fid_normalized"] = values["fid_counterfactual"] / distance
+            else:
+                tell_reader("fid_normalized left out: the anomalies are at distance 0 from the normal images")
         if num_images < FEW_IMAGES:
             message = f"FID on {num_images} images a side, fewer than {FEW_IMAGES}: biased upwards; read KID beside it"
             tell_reader(message)
@@ -125,15 +129,6 @@ class Fid(MetricSpec):
         features = {key: space(part).double() for key, part in sets.items()}
         size = features["normal"].square().mean().sqrt()  # KID's cubic kernel, unlike FID's ratio, depends on the scale
         return space.name, {key: part / size for key, part in features.items()}
-
-
-def _anomaly_distance(normal: Tensor, anomalous: Tensor, fid_counterfactual: float) -> dict[str, float]:
-    """fid_anomaly, and fid_normalized where there is a distance to divide by."""
-    distance = frechet_distance(normal, anomalous)
-    if distance > 0:
-        return {"fid_anomaly": distance, "fid_normalized": fid_counterfactual / distance}
-    tell_reader("fid_normalized left out: the anomalies are at distance 0 from the normal images")
-    return {"fid_anomaly": distance}
 
 
 @no_grad
