@@ -37,8 +37,7 @@ class DetectorLearner(Learner):
         self.spec, self.splits, self.seed, self.device, self.ranks = spec, splits, seed, device, ranks
         self.detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
         self.normals = splits.train.images_for(device)
-        uses_exposure = spec.needs_exposure and splits.exposure is not None
-        self.outliers = splits.exposure.images_for(device) if uses_exposure else None
+        self.outliers = splits.exposure.images_for(device) if spec.needs_exposure else None
         _set_centre(self.detector, self.normals[:CENTRE_IMAGES].to(device))
         share_batch_norms(self.detector, ranks)  # after the centre, for which each rank has all images
         self.optimizer = torch.optim.Adam(

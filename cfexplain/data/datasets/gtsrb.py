@@ -51,7 +51,8 @@ class Gtsrb(AugmentedDataset, ClassDataset):
     def read(self, is_train: bool) -> RawImages:
         """Training pictures are grouped by track: about thirty shots of one sign that a car drove past."""
         given = Path(self.root).expanduser()
-        root = _folder(given, self.cache_dir)
+        root = given / PACK if not (given / "gtsrb").is_dir() and (given / PACK).is_file() else given
+        root = unpacked(root, self.cache_dir) if root.suffix == ".zip" else root
         samples = _samples(root, self.download and root == given, is_train)
         paths = [path for path, _ in samples]
         part = "train" if is_train else "test"
@@ -59,13 +60,6 @@ class Gtsrb(AugmentedDataset, ClassDataset):
         classes = np.array([label for _, label in samples], dtype=np.int64)
         inside = [f"{path.parent.name}/{path.stem}" if is_train else path.stem for path in paths]
         return RawImages(images, classes, [f"{part}/{name}" for name in inside], _tracks(paths) if is_train else None)
-
-
-def _folder(root: Path, cache_dir: str) -> Path:
-    """The folder that torchvision reads: root itself, or what its zip holds."""
-    if not (root / "gtsrb").is_dir() and (root / PACK).is_file():
-        root = root / PACK
-    return unpacked(root, cache_dir) if root.suffix == ".zip" else root
 
 
 _ADVICE = (

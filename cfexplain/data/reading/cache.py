@@ -30,7 +30,13 @@ def cached_images(
     """
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = folder / f"{name}-{digest}.npz"
-    images = _read(path)
+    images = None
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                images = archive["images"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged (%s); making it again", path, error)
     if images is None or images.shape != shape or images.dtype != np.uint8:
         images = make()
         assert images.shape == shape and images.dtype == np.uint8, (images.shape, images.dtype, shape)
@@ -60,14 +66,3 @@ def locked(path: Path) -> Iterator[None]:
         raise DataError(f"{reason}. Set cache_dir to a writable folder on a local disk.") from error
     with file:
         yield
-
-
-def _read(path: Path) -> np.ndarray | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s); making it again", path, error)
-        return None

@@ -145,24 +145,21 @@ def _image_or_none(file: Path, image_shape: ImageShape) -> np.ndarray | None:
 def _check_unreadable(files: Sequence[Path], unreadable: list[int], max_fraction: float | None) -> None:
     if not unreadable:
         return
-    if max_fraction is None:
-        raise DataError(f"{_why(files[unreadable[0]])} Fetch it again.")
-    if len(unreadable) > max_fraction * len(files):
+    if max_fraction is None or len(unreadable) > max_fraction * len(files):
+        reason = f"{files[unreadable[0]]}."
+        try:
+            read_image(files[unreadable[0]], (1, 8, 8))
+        except DataError as error:
+            reason = str(error)
+        if max_fraction is None:
+            raise DataError(f"{reason} Fetch it again.")
         raise DataError(
-            f"{len(unreadable)} of {len(files)} images cannot be used, first: {_why(files[unreadable[0]])} "
+            f"{len(unreadable)} of {len(files)} images cannot be used, first: {reason} "
             f"Mend or remove them, or allow more with max_unreadable_fraction (now {max_fraction:g})."
         )
     log.warning("left out %d of %d images that cannot be read", len(unreadable), len(files))
     for index in unreadable:
         log.info("cannot be read: %s", files[index])
-
-
-def _why(file: Path) -> str:
-    try:
-        read_image(file, (1, 8, 8))
-    except DataError as error:
-        return str(error)
-    return f"{file}."
 
 
 def _in_threads(work: Callable[[Path], Any], files: Sequence[Path]) -> Iterator[Any]:

@@ -112,7 +112,12 @@ class ExternalNetwork(nn.Module):
         source = self.spec.source
         values = _named(output)
         if values is not None:
-            output = _chosen(values, self.spec.output, source)
+            given = [key for key, value in values.items() if value is not None]
+            name = given[0] if self.spec.output is None and len(given) == 1 else self.spec.output
+            if name not in given:
+                wrong = "detector.output is not set" if name is None else f"detector.output={name} is none of them"
+                raise ConfigError(f"{source} gives {len(given)} values ({', '.join(given)}), and {wrong}: name one")
+            output = values[name]
         elif self.spec.output is not None:
             raise ConfigError(f"detector.output={self.spec.output}, but {source} gives one value; leave it out")
         if not isinstance(output, Tensor):
@@ -161,16 +166,6 @@ def _named(output: Any) -> dict[str, Any] | None:
     if isinstance(output, Tensor) or not hasattr(output, "__dict__"):
         return None
     return dict(vars(output))
-
-
-def _chosen(values: dict[str, Any], name: str | None, source: str) -> Any:
-    given = [key for key, value in values.items() if value is not None]
-    if name is None and len(given) == 1:
-        return values[given[0]]
-    if name in given:
-        return values[name]
-    wrong = "detector.output is not set" if name is None else f"detector.output={name} is none of them"
-    raise ConfigError(f"{source} gives {len(given)} values ({', '.join(given)}), and {wrong}: name one")
 
 
 class AnomalibScore(nn.Module):
