@@ -19,7 +19,6 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.lazy import torch
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
 
-
 LIST_EXTENSIONS = (".txt", ".lst")
 
 log = logging.getLogger("cfexplain")

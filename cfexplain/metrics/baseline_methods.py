@@ -16,7 +16,7 @@ from cfexplain.detectors.base import Detector, batched_on_cpu
 from cfexplain.encoders.base import SLOPE
 from cfexplain.encoders.conv import ConvEncoder, NUM_BLOCKS
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
-from cfexplain.metrics.classifiers import cached_network, fingerprint, NetworkRecipe, train_network
+from cfexplain.metrics.classifiers import fingerprint, FOLDER, NetworkRecipe, train_network
 from cfexplain.types import ImageShape
 
 CHUNK_VALUES = 1 << 25  # pixels and channels of the training images at a time
@@ -148,27 +148,22 @@ def projected(autoencoder: Autoencoder, images: Tensor, device: torch.device | s
     return batched_on_cpu(lambda batch: to_uint8(autoencoder(batch)), images, device)
 
 
-def train_autoencoder(images: Tensor, recipe: NetworkRecipe, device: torch.device | str) -> Autoencoder:
-    """A frozen one. images: (N, C, H, W) uint8, normal ones. The global random state stays as it was."""
-    autoencoder = _untrained(images, recipe).to(device)
+def train_autoencoder(
+    images: Tensor, recipe: NetworkRecipe, device: torch.device | str, cache_dir: Path | None = None
+) -> Autoencoder:
+    """A frozen one. images: (N, C, H, W) uint8, normal ones. The global random state stays as it was.
+
+    cache_dir: the same images and recipe are trained on once.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        autoencoder = Autoencoder(tuple(images.shape[1:]), recipe).to(device)
 
     def loss_of(batch: Tensor) -> Tensor:
         originals = to_float(images[batch].to(device))
         return F.mse_loss(autoencoder(originals), originals)
 
-    return train_network(autoencoder, loss_of, len(images), AUTOENCODER_BATCH_SIZE, recipe)
-
-
-def cached_autoencoder(
-    cache_dir: Path, images: Tensor, recipe: NetworkRecipe, device: torch.device | str
-) -> Autoencoder:
-    """`train_autoencoder`, or what it gave for the same images and recipe before."""
-    name = f"autoencoder-{fingerprint(images, torch.empty(0), recipe)}.pt"
-    train = lambda: train_autoencoder(images, recipe, device)  # noqa: E731
-    return cached_network(cache_dir, name, _untrained(images, recipe), train, device)
-
-
-def _untrained(images: Tensor, recipe: NetworkRecipe) -> Autoencoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return Autoencoder(tuple(images.shape[1:]), recipe)
+    path = None
+    if cache_dir is not None:
+        path = cache_dir / FOLDER / f"autoencoder-{fingerprint(images, torch.empty(0), recipe)}.pt"
+    return train_network(autoencoder, loss_of, len(images), AUTOENCODER_BATCH_SIZE, recipe, path)

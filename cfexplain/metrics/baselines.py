@@ -16,7 +16,7 @@ from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
-    cached_autoencoder, descended, GradientRecipe, nearest_indices, Norm, projected,
+    descended, GradientRecipe, nearest_indices, Norm, projected, train_autoencoder,
 )
 from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.types import Explanations
@@ -92,7 +92,7 @@ class Baselines(MetricSpec):
         recipe = NetworkRecipe(
             width=self.autoencoder_width, num_features=self.autoencoder_features, num_steps=self.autoencoder_steps
         )
-        autoencoder = cached_autoencoder(inputs.cache_dir, normals, recipe, device)
+        autoencoder = train_autoencoder(normals, recipe, device, inputs.cache_dir)
         images = {
             "nearest": normals[nearest_indices(sources, normals, device)],
             "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),

@@ -34,7 +34,6 @@ def share_with_interval(
     return with_interval(key, numerators.sum() / denominators.sum(), np.array(resampled))
 
 
-
 def shares_of_concepts(
     key: str, hits: np.ndarray, seed: int, num_resamples: int, among: np.ndarray | None = None
 ) -> dict[str, float]:

@@ -15,7 +15,7 @@ from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.lazy import Tensor
 from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import shares_of_concepts
-from cfexplain.metrics.classifiers import cached_classifier, ClassifierMetricSpec
+from cfexplain.metrics.classifiers import ClassifierMetricSpec, train_classifier
 
 TRUSTWORTHY = 0.8
 
@@ -38,8 +38,8 @@ class Classes(ClassifierMetricSpec):
         counts = np.bincount(classes.numpy(), minlength=num_classes)
         if splits.factors is not None or not (counts[is_normal].any() and counts[~is_normal].any()):
             return {}
-        classifier = cached_classifier(
-            inputs.cache_dir, splits.reference.images, classes, num_classes, self.recipe(), inputs.device
+        classifier = train_classifier(
+            splits.reference.images, classes, num_classes, self.recipe(), inputs.device, inputs.cache_dir
         )
 
         def takes_for_normal(images: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ BATCH_SIZE = 128
 PEAK_LEARNING_RATE = 3e-3
 NUM_FEATURES = 64
 RANDOM = "random"
+FOLDER = "judges"  # in the cache
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, pickle.UnpicklingError)
 
 log = logging.getLogger(__name__)
@@ -102,28 +104,45 @@ def feature_space(
     images, classes, num_classes = splits.reference.images, splits.reference.classes, len(splits.class_names)
     if len(classes.unique()) > 1:
         name = f"classifier-{fingerprint(images, classes, recipe)[:8]}"
-        network = cached_classifier(cache_dir, images, classes, num_classes, recipe, device)
+        network = train_classifier(images, classes, num_classes, recipe, device, cache_dir)
     else:
         name, network = RANDOM, random_classifier(images, num_classes, recipe, device)
     return FeatureSpace(name=name, network=network, device=device)
 
 
 def train_classifier(
-    images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe, device: torch.device | str
+    images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe, device: torch.device | str,
+    cache_dir: Path | None = None,
 ) -> ImageClassifier:
-    """A frozen classifier. images: (N, C, H, W) uint8; targets: (N,) int64. The global random state stays as it was."""
+    """A frozen classifier. images: (N, C, H, W) uint8; targets: (N,) int64. The global random state stays as it was.
+
+    cache_dir: the same data and recipe are trained on once.
+    """
     classifier = _untrained(images, num_classes, recipe).to(device)
 
     def loss_of(batch: Tensor) -> Tensor:
         return F.cross_entropy(classifier(to_float(images[batch].to(device))), targets[batch].to(device))
 
-    return train_network(classifier, loss_of, len(images), BATCH_SIZE, recipe)
+    path = None if cache_dir is None else cache_dir / FOLDER / f"{fingerprint(images, targets, recipe)}.pt"
+    return train_network(classifier, loss_of, len(images), BATCH_SIZE, recipe, path)
 
 
 def train_network(
-    network: Network, loss_of: Callable[[Tensor], Tensor], num_images: int, batch_size: int, recipe: NetworkRecipe
+    network: Network, loss_of: Callable[[Tensor], Tensor], num_images: int, batch_size: int, recipe: NetworkRecipe,
+    path: Path | None,
 ) -> Network:
-    """Frozen, after recipe.num_steps steps of Adam on the loss of images drawn by their (batch_size,) indices."""
+    """Frozen, after recipe.num_steps steps of Adam on the loss of images drawn by their (batch_size,) indices.
+
+    path: of the weights, which are read where they are there and whole, and else written when they are trained.
+    """
+    drawn = deepcopy(network.state_dict())
+    if path is not None and path.exists():
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return network.eval().requires_grad_(False)
+        except DAMAGED as error:
+            log.warning("%s is damaged (%s); training the judge again", path, error)
+            network.load_state_dict(drawn)
     network.train()
     optimiser = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=recipe.num_steps)
@@ -134,34 +153,10 @@ def train_network(
         loss.backward()
         optimiser.step()
         schedule.step()
+    if path is not None:
+        state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        write_atomically(path, lambda file: torch.save(state, file))
     return network.eval().requires_grad_(False)
-
-
-def cached_classifier(
-    cache_dir: Path, images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe,
-    device: torch.device | str,
-) -> ImageClassifier:
-    """`train_classifier`, or what it gave for the same data and recipe before."""
-    name = f"{fingerprint(images, targets, recipe)}.pt"
-    train = lambda: train_classifier(images, targets, num_classes, recipe, device)  # noqa: E731
-    return cached_network(cache_dir, name, _untrained(images, num_classes, recipe), train, device)
-
-
-def cached_network(
-    cache_dir: Path, name: str, untrained: Network, train: Callable[[], Network], device: torch.device | str
-) -> Network:
-    """The network with the weights of this file in the cache; a missing or damaged one is made by `train`."""
-    path = cache_dir / "judges" / name
-    if path.exists():
-        try:
-            untrained.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            return untrained.to(device).eval().requires_grad_(False)
-        except DAMAGED as error:
-            log.warning("%s is damaged (%s); training the judge again", path, error)
-    network = train()
-    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    write_atomically(path, lambda file: torch.save(state, file))
-    return network
 
 
 @no_grad

@@ -15,7 +15,7 @@ from cfexplain.detectors.base import batched_on_cpu
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import share_with_interval
-from cfexplain.metrics.classifiers import cached_classifier, ClassifierMetricSpec, ImageClassifier
+from cfexplain.metrics.classifiers import ClassifierMetricSpec, ImageClassifier, train_classifier
 from cfexplain.types import FactorRule
 
 INK = 32  # an image without a brighter pixel is empty: it has neither shape nor colour
@@ -124,9 +124,9 @@ class Oracle(ClassifierMetricSpec):
             tell_reader("oracle left out: there are no test anomalies, and of exposure images no factor is known")
             return {}
         reference = inputs.splits.reference
-        classifier = cached_classifier(
-            inputs.cache_dir, brightness(reference.images), reference.classes // len(rule.colour_names),
-            len(rule.shape_names), self.recipe(), inputs.device,
+        classifier = train_classifier(
+            brightness(reference.images), reference.classes // len(rule.colour_names), len(rule.shape_names),
+            self.recipe(), inputs.device, inputs.cache_dir,
         )
         seen = seen_factors(explanations.counterfactuals, classifier, rule.palette, inputs.device)  # (N, K)
         normal_shape = np.isin(seen.shapes, rule.normal_shapes)

@@ -7,7 +7,7 @@ import torch
 
 from cfexplain.data.batches import to_float
 from cfexplain.metrics.classifiers import (
-    RANDOM, NetworkRecipe, cached_classifier, feature_space, fingerprint, train_classifier,
+    RANDOM, NetworkRecipe, feature_space, fingerprint, train_classifier,
 )
 from cfexplain.types import ImageSet, Splits
 
@@ -54,15 +54,15 @@ def test_same_seed_same_classifier_whatever_the_global_generator_says():
 
 def test_cache_is_read_and_mended(tmp_path):
     data = halves(0)
-    first = cached_classifier(tmp_path, *data, 2, RECIPE, CPU).state_dict()
+    first = train_classifier(*data, 2, RECIPE, CPU, tmp_path).state_dict()
     (file,) = (tmp_path / "judges").iterdir()
     written = file.stat().st_mtime_ns
-    again = cached_classifier(tmp_path, *data, 2, RECIPE, CPU).state_dict()
+    again = train_classifier(*data, 2, RECIPE, CPU, tmp_path).state_dict()
     assert file.stat().st_mtime_ns == written
     assert all(torch.equal(first[name], again[name]) for name in first)
 
     file.write_bytes(file.read_bytes()[:200])
-    mended = cached_classifier(tmp_path, *data, 2, RECIPE, CPU).state_dict()
+    mended = train_classifier(*data, 2, RECIPE, CPU, tmp_path).state_dict()
     assert all(torch.equal(first[name], mended[name]) for name in first)
     assert [path.name for path in (tmp_path / "judges").iterdir()] == [file.name]
 
@@ -73,18 +73,18 @@ def test_a_cache_file_that_runs_code_is_not_run(tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     data = halves(0)
-    cached_classifier(tmp_path, *data, 2, RECIPE, CPU)
+    train_classifier(*data, 2, RECIPE, CPU, tmp_path)
     (file,) = (tmp_path / "judges").iterdir()
     torch.save({"head.weight": Trap()}, file)
-    cached_classifier(tmp_path, *data, 2, RECIPE, CPU)
+    train_classifier(*data, 2, RECIPE, CPU, tmp_path)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_classifier_read_from_the_cache_leaves_the_global_generator_alone(tmp_path):
     data = halves(0)
-    cached_classifier(tmp_path, *data, 2, RECIPE, CPU)
+    train_classifier(*data, 2, RECIPE, CPU, tmp_path)
     before = torch.random.get_rng_state()
-    cached_classifier(tmp_path, *data, 2, RECIPE, CPU)
+    train_classifier(*data, 2, RECIPE, CPU, tmp_path)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
