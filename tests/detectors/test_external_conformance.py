@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cfexplain.detectors.external.calibration import check_conformance
-from cfexplain.detectors.external.network import ExternalNetwork, Score
+from cfexplain.detectors.external.spec import ExternalNetwork, Score
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from tests.detectors.external_specs import Brightness, external, pictures
 

@@ -11,9 +11,8 @@ import numpy as np
 from cfexplain.data.batches import to_float
 from cfexplain.data.exposures.cutpaste import paste
 from cfexplain.detectors.base import batched_on_cpu, build_detector, Detector, logits_of
-from cfexplain.detectors.external.network import ExternalNetwork, NUM_PROBES, Score
 from cfexplain.detectors.external.sources import short
-from cfexplain.detectors.external.spec import External, HigherIs
+from cfexplain.detectors.external.spec import External, ExternalNetwork, HigherIs, NUM_PROBES, Score
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import CfexplainError, CfexplainWarning, DataError
 from cfexplain.lazy import no_grad, stats, Tensor, torch
