@@ -36,3 +36,10 @@ def check_share(spec: object, *names: str) -> None:
     for name in names:
         if not 0 < getattr(spec, name) < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {getattr(spec, name)}")
+
+
+def check_range(spec: object, part: str, most: float) -> None:
+    """0 < min_<part> <= max_<part> <= most."""
+    low, high = getattr(spec, f"min_{part}"), getattr(spec, f"max_{part}")
+    if not 0 < low <= high <= most:
+        raise ValueError(f"min_{part} must be > 0 and at most max_{part}, and that {most}, got {low} and {high}")

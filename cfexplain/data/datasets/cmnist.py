@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,10 +53,8 @@ def _largest(
         num_needed = np.bincount(make_plan(rule, size) // len(rule.colour_names), minlength=len(rule.shape_names))
         return bool((num_needed <= num_there).all())
 
-    size, too_large = 0, min(limit or len(digits), len(digits)) + 1
-    while too_large - size > 1:  # the need of each shape grows with the size
-        middle = (size + too_large) // 2
-        size, too_large = (middle, too_large) if fits(middle) else (size, middle)
+    sizes = range(1, min(limit or len(digits), len(digits)) + 1)
+    size = bisect_left(sizes, True, key=lambda size: not fits(size))  # the need of each shape grows with the size
     if size < 20:
         raise DataError(f"the MNIST files hold too few of some digit for a balanced coloured set ({size} images).")
     return make_plan(rule, size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.checks import check_between, check_positive
+from cfexplain.checks import check_between, check_positive, check_range
 from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch
 
@@ -32,11 +32,7 @@ class Confetti(PseudoAnomalies):
         for name in ("coloured_rate", "dark_rate"):
             if not 0 < getattr(self, name) < 0.01:
                 raise ValueError(f"{name} must lie between 0 and 0.01 squares a pixel, got {getattr(self, name)}")
-        if not 0 < self.min_side <= self.max_side <= RECIPE_SIDE:
-            raise ValueError(
-                f"min_side must be > 0 and at most max_side, and that {RECIPE_SIDE}, got {self.min_side} and "
-                f"{self.max_side}"
-            )
+        check_range(self, "side", RECIPE_SIDE)
         check_between(self, 0, 180, "max_rotation")
         check_positive(self, "blur_sigma")
 

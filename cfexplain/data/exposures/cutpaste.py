@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.checks import check_between
+from cfexplain.checks import check_between, check_range
 from cfexplain.data.exposures.base import PseudoAnomalies
 from cfexplain.lazy import torch, v2
 
@@ -32,18 +32,13 @@ class Cutpaste(PseudoAnomalies):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.min_area <= self.max_area <= 0.5:
-            raise ValueError(f"min_area must be > 0 and at most max_area, and that 0.5, got {self.min_area} and "
-                             f"{self.max_area}")
+        check_range(self, "area", 0.5)
+        check_range(self, "scar_width", RECIPE_SIDE // 2)
+        check_range(self, "scar_length", RECIPE_SIDE // 2)
         check_between(self, 1, 10, "max_aspect")
         check_between(self, 0, 0.5, "jitter")
         check_between(self, 0, 1, "scar_share")
         check_between(self, 0, 90, "max_rotation")
-        for part in ("width", "length"):
-            least, most = getattr(self, f"min_scar_{part}"), getattr(self, f"max_scar_{part}")
-            if not 0 < least <= most <= RECIPE_SIDE / 2:
-                raise ValueError(f"min_scar_{part} must be > 0 and at most max_scar_{part}, and that "
-                                 f"{RECIPE_SIDE // 2}, got {least} and {most}")
 
     def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(C, H, W) uint8 -> the same with a patch or scar; unchanged only where no try of many shows."""
