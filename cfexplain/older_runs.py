@@ -12,6 +12,7 @@ MOVED = {  # target, or the start of one up to a dot
     "cfexplain.commands.runtime.Runtime": "cfexplain.engine.runtime.Runtime",
     "cfexplain.detectors.external.External": "cfexplain.detectors.external.spec.External",
     "cfexplain.explanation.spec.Fit": "cfexplain.explanation.objective.GeneratorTraining",
+    "cfexplain.metrics.alterations.": "cfexplain.metrics.survival.",
     **{f"cfexplain.metrics.{name}": "cfexplain.metrics.classifiers.NetworkRecipe"
        for name in ("judge_recipe.JudgeRecipe", "judges.JudgeRecipe", "classifiers.ClassifierRecipe")},
 }

@@ -20,7 +20,7 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.reference import build_reference, Reference
 from cfexplain.lazy import torch
-from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.survival import Alterations
 from cfexplain.metrics.classifiers import NetworkRecipe, feature_space
 from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.types import Splits, Tick

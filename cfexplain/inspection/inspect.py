@@ -11,7 +11,7 @@ from cfexplain.inspection.reference import manifold_distances, nearest_rows, Ref
 from cfexplain.inspection.repair import repaired, way_logits
 from cfexplain.inspection.saliency import heatmaps
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.alterations import altered_logits
+from cfexplain.metrics.survival import altered_logits
 from cfexplain.types import Explanations
 
 # Two edits are the same change if they point the same way, within 26 degrees, and neither is much larger: along one

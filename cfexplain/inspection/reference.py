@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.lazy import Tensor, torch
-from cfexplain.metrics.alterations import altered_logits, Alterations
+from cfexplain.metrics.survival import altered_logits, Alterations
 from cfexplain.metrics.classifiers import FeatureSpace
 from cfexplain.types import ImageSet, Splits
 

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from cfexplain.detectors.base import LogProbs
 from cfexplain.detectors.base import logits_of
 from cfexplain.explanation.explain import FittedModel
-from cfexplain.metrics.alterations import Alterations
+from cfexplain.metrics.survival import Alterations
 from cfexplain.types import Explanations, ImageSet, Splits
 
 CPU = torch.device("cpu")

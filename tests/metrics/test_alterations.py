@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cfexplain.metrics.alterations import Alterations, blurred, shifted
+from cfexplain.metrics.survival import Alterations, blurred, shifted
 
 
 def through_jpeg(images: torch.Tensor, quality: int) -> torch.Tensor:
