@@ -97,7 +97,7 @@ def altered_logits(
         torch.stack([logits_of(detector, alter(batch), device) for alter in alterations.functions.values()], dim=1)
         for batch in images.reshape(-1, *images.shape[-3:]).split(BATCH_SIZE)
     ]
-    return torch.cat(parts).reshape(*images.shape[:-3], -1)
+    return torch.cat(parts).reshape(*images.shape[:-3], len(alterations.functions))
 
 
 def shifted(images: Tensor, num_pixels: int) -> Tensor:
