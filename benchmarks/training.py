@@ -5,8 +5,8 @@
 
 The plain loop is what one would write from the paper: images as float32 from a DataLoader, every term by a pass of its
 own, float32 without a change of layout, torch's defaults otherwise. Both take turns, a block of steps each; a line says
-the median seconds a step of both and their ratio. Then how far the losses of one step lie from those in float32, and, on
-a GPU, that a step never waits for it.
+the median seconds a step of both and their ratio. Then how far the losses of one step lie from those in float32, and,
+on a GPU, that a step never waits for it.
 """
 
 from __future__ import annotations

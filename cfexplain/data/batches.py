@@ -29,12 +29,12 @@ def augmented(images: Tensor, augmentation: Augmentation | None, generator: torc
     if augmentation is None:
         return images
     count, channels, height, width = images.shape
-    padding, device = augmentation.crop_padding, images.device
-    shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device).to(device)
+    padding, device, drawn_on = augmentation.crop_padding, images.device, generator.device
+    shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=drawn_on).to(device)
     ys = _reflected(torch.arange(height, device=device) + shifts[0], height)  # (N, H)
     xs = _reflected(torch.arange(width, device=device) + shifts[1], width)  # (N, W)
     if augmentation.flip:
-        is_flipped = torch.randint(2, (count, 1), generator=generator, device=generator.device).to(device).bool()
+        is_flipped = torch.randint(2, (count, 1), generator=generator, device=drawn_on).to(device).bool()
         xs = torch.where(is_flipped, width - 1 - xs, xs)
     batch = torch.arange(count, device=device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, -1, 1, 1)

@@ -128,7 +128,7 @@ class PairClassifier(nn.Module):
 
 
 def cell_means(images: Tensor, grid: int) -> Tensor:
-    """F.adaptive_avg_pool2d, as products whose gradient is deterministic on a GPU: (N, C, H, W) -> (N, C, grid, grid)."""
+    """F.adaptive_avg_pool2d as products, whose gradient a GPU can repeat: (N, C, H, W) -> (N, C, grid, grid)."""
     rows, columns = (F.adaptive_avg_pool1d(torch.eye(side, device=images.device), grid) for side in images.shape[2:])
     return torch.einsum("nchw,hi,wj->ncij", images, rows, columns)
 
