@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cfexplain.lazy import Tensor, torch
 
@@ -197,3 +198,8 @@ class Tick:
     num_steps: int
     values: dict[str, float]
     images_per_second: float
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Of history.jsonl: what was computed, no clock readings."""
+        return {"stage": self.stage, "step": self.step, "num_steps": self.num_steps, **self.values}

@@ -23,8 +23,9 @@ from cfexplain.inspection.comparison import (
 )
 from cfexplain.lazy import torch
 from cfexplain.reporting.comparison import ComparedImage, RunView, shown_images, write_comparison
-from cfexplain.reporting.samples import comparison_rows, score_text
-from cfexplain.reporting.tables import print_table
+from cfexplain.reporting.grids import score_of
+from cfexplain.reporting.samples import comparison_rows
+from cfexplain.reporting.tables import print_metrics
 from cfexplain.types import class_name, Splits
 
 NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
@@ -123,11 +124,11 @@ def _report(
     metrics: dict[str, float | str], device: torch.device,
 ) -> None:
     meanings = comparison_meanings(metrics, runs)
-    print_table(metrics, meanings, job.reporter.stream)
+    print_metrics(metrics, meanings, job.reporter.stream)
     chosen = shown_images(verdicts, config.num_compared_images)
     images = [_compared(runs, verdicts, index, device) for index in chosen]
     facts = {f"run {run.name}": run.folder for run in runs}
-    limits = {run.name: score_text(run.reference.threshold) for run in runs}
+    limits = {run.name: f"{score_of(run.reference.threshold):.6g}" for run in runs}
     facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
     facts["second detector of the verdicts"] = config.second_detector
     title = f"Comparison: {' and '.join(dict.fromkeys(run.slug for run in runs))}"

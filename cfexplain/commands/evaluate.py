@@ -23,7 +23,7 @@ from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.reporting.grids import counterfactual_grid, spread, write_picture
 from cfexplain.reporting.html import write_report
-from cfexplain.reporting.tables import print_table
+from cfexplain.reporting.tables import print_metrics
 from cfexplain.types import Explanations, Splits
 
 PAPER_NOTE = (
@@ -131,7 +131,7 @@ def _report(
     if reported:
         job.note(PAPER_NOTE)
     meanings = {key: value for spec in config.metric.values() for key, value in spec.meanings.items()}
-    print_table(metrics, meanings, job.reporter.stream, reported)
+    print_metrics(metrics, meanings, job.reporter.stream, reported)
     picture = job.folder.images / "counterfactuals.png"
     grid = counterfactual_grid(explanations, spread(len(explanations.sources), config.num_grid_images))
     write_picture(picture, grid)

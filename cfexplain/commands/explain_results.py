@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from cfexplain.commands.base import Job
 from cfexplain.commands.reference_config import REFIT
 from cfexplain.commands.trained_run import TrainedRun
@@ -21,7 +19,7 @@ from cfexplain.metrics.auroc import unlike_normals
 from cfexplain.metrics.classifiers import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.chosen_pictures import ChosenPictures
-from cfexplain.reporting.grids import as_scores, spread
+from cfexplain.reporting.grids import score_of, spread
 from cfexplain.reporting.inspector import InspectorItems, write_inspector
 from cfexplain.reporting.samples import sample_rows
 from cfexplain.runs.lookup import metrics_of
@@ -81,7 +79,6 @@ def write_results(
 def _facts(
     trained: TrainedRun, index: dict[str, Any], totals: Totals, detector_auroc: float | None
 ) -> dict[str, object]:
-    score = float(as_scores(np.array([index["threshold"]]))[0])
     rate, second = index["false_alarm_rate"], index["second_detector"]
     survival = index["normal_survival"]
     passing = {} if survival is None else {
@@ -94,8 +91,8 @@ def _facts(
         "detector": trained.config.detector.name,
         **known,
         "images explained": totals.num_images,
-        "counts as normal": f"score at or below {score:.4g}: {1 - rate:.4g} of {index['num_held_out']} held-out normal "
-                            f"images lie there (false-alarm rate {rate:.4g})",
+        "counts as normal": f"score at or below {score_of(index['threshold']):.4g}: {1 - rate:.4g} of "
+                            f"{index['num_held_out']} held-out normal images lie there (false-alarm rate {rate:.4g})",
         "second detector": _refitted(trained) if second == REFIT else second,
         **passing,
         "distances to normal images": "in features of a network with random weights" if index["features"] == RANDOM

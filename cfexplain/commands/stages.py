@@ -31,7 +31,7 @@ from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
 from cfexplain.reporting.grids import counterfactual_grid, preview_grid, spread, write_picture
 from cfexplain.reporting.live import LivePage
-from cfexplain.reporting.split import split_rows
+from cfexplain.reporting.samples import split_rows
 from cfexplain.reporting.tensorboard import TensorBoard
 from cfexplain.runs.folder import check_free_space
 from cfexplain.types import ImageSet, Splits

@@ -19,9 +19,9 @@ from cfexplain.metrics.concept import Concept
 from cfexplain.metrics.fid import Fid
 from cfexplain.metrics.oracle import Oracle
 from cfexplain.metrics.validity import Validity
+from cfexplain.reporting.summary_files import as_json, NAMES, print_summary, write_summary
 from cfexplain.runs.lookup import run_folders
 from cfexplain.runs.summary import summarize, Summary
-from cfexplain.runs.summary_files import as_json, NAMES, print_summary, write_summary
 
 
 def summarize_sweep(folder: Path, stream: TextIO) -> None:

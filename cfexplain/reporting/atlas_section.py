@@ -9,6 +9,7 @@ from cfexplain.inspection.atlas import ConceptAtlas, ConceptSummary
 from cfexplain.inspection.base import VERDICTS
 from cfexplain.reporting.grids import draw_grid, GridRow
 from cfexplain.reporting.inspector import Section
+from cfexplain.reporting.tables import Table
 
 HEADINGS = ("concept", "repairs", "alone", "edits lie", "mean change", *(verdict.value for verdict in VERDICTS))
 CAPTION = "typical edits, the image above and its counterfactual below; where its edits lie, dark is more"
@@ -24,8 +25,7 @@ def atlas_section(atlas: ConceptAtlas) -> Section:
     return Section(
         title="Concept atlas",
         notes=[*notes, *([f"Warning: {atlas.warning}"] if atlas.warning else [])],
-        headings=HEADINGS,
-        rows=[_row(number, concept) for number, concept in enumerate(atlas.concepts)],
+        table=Table(headings=HEADINGS, rows=[_row(number, concept) for number, concept in enumerate(atlas.concepts)]),
         pictures=[
             (f"Concept {number}: {CAPTION}", _picture(atlas, number)) for number in range(len(atlas.concepts))
         ],

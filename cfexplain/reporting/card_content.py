@@ -1,13 +1,18 @@
-"""What a card says about one image, for the page and for the picture alike."""
+"""What a card says and shows of one image, for the page and for the picture alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cfexplain.inspection.base import Inspection, Verdict
 from cfexplain.inspection.sentences import position_words
+from cfexplain.reporting.grids import NEUTRAL
 from cfexplain.reporting.verdict_words import logit_words
+
+LOWERS, RAISES = np.array([84, 39, 136.0]), np.array([179, 88, 6.0])  # purple and orange: not the colours of a change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +89,29 @@ def _repair_words(inspection: Inspection, index: int, concept: int) -> str:
         return "None was found: the score stays above the threshold."
     saved = 100 * float(inspection.change_sizes.excess_change[index, concept])
     return f"It does without {saved:.0f} % of the change and scores {logit_words(logit)}."
+
+
+def card_tiles(inspection: Inspection, index: int) -> dict[str, np.ndarray]:
+    """Name -> (3, H, W) uint8: image, nearest, heatmap, then of each concept k "k counterfactual" and "k repair".
+
+    Where there are alpha bins between 0 and 1, "k bin a" too, for each but alpha = 0, the counterfactual.
+    """
+    explanations = inspection.explanations
+    source = explanations.sources.images[index].numpy()
+    tiles = {"image": source, "nearest": inspection.nearest[index].numpy(),
+             "heatmap": heatmap(inspection.heatmaps[index].numpy())}
+    for concept in range(explanations.num_concepts):
+        bins = explanations.images[index, :, concept].numpy()  # (A, C, H, W)
+        tiles |= {
+            f"{concept} counterfactual": bins[0],
+            f"{concept} repair": inspection.repairs[index, concept].numpy(),
+            **{f"{concept} bin {number}": bins[number] for number in range(1, len(bins)) if len(bins) > 2},
+        }
+    return {name: np.broadcast_to(tile, (3, *tile.shape[1:])) for name, tile in tiles.items()}
+
+
+def heatmap(values: np.ndarray) -> np.ndarray:
+    """(H, W) in [-1, 1] -> (3, H, W) uint8: orange where the image raises the score, purple where it lowers it."""
+    strength = np.abs(values)[..., None].clip(0, 1)  # (H, W, 1)
+    towards = np.where(values[..., None] < 0, LOWERS, RAISES)  # (H, W, 3)
+    return np.rint(NEUTRAL + strength * (towards - NEUTRAL)).astype(np.uint8).transpose(2, 0, 1)

@@ -9,11 +9,10 @@ from PIL import Image, ImageDraw
 
 from cfexplain.inspection.base import Inspection, NUM_WAY_STEPS, Verdict
 from cfexplain.inspection.repair import way_images
-from cfexplain.reporting.card_content import card_content, CardContent, ConceptContent
+from cfexplain.reporting.card_content import card_content, card_tiles, CardContent, ConceptContent
 from cfexplain.reporting.card_plots import (
     draw_position, draw_way, font_of, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES,
 )
-from cfexplain.reporting.card_tiles import card_tiles
 from cfexplain.reporting.grids import INK, PAPER, signed_difference
 from cfexplain.reporting.verdict_words import logit_words, WORDS
 

@@ -59,7 +59,7 @@ class ChosenPictures:
         for name, picture in pictures.items():
             write_picture(self.folder / "images" / f"{name}.png", picture)
         return Section(
-            title="Overview", notes=[f"{len(chosen)} images, spread evenly over all."], headings=(), rows=(),
+            title="Overview", notes=[f"{len(chosen)} images, spread evenly over all."],
             pictures=[(CAPTIONS[name], picture) for name, picture in pictures.items()],
         )
 

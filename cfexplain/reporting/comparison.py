@@ -15,10 +15,8 @@ from cfexplain.inspection.sentences import change_words
 from cfexplain.lazy import Tensor
 from cfexplain.reporting.grids import signed_difference, spread
 from cfexplain.reporting.html import write_page
-from cfexplain.reporting.tables import as_text, Meanings, metric_table
+from cfexplain.reporting.tables import as_text, Meanings, metric_table, Table
 from cfexplain.reporting.verdict_words import logit_words, WORDS
-
-COUNTED = ("anomalous", *Verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +77,20 @@ def write_comparison(
 ) -> None:
     """images: those that are shown, in their order. metrics: those of one run end in its name."""
     names = [view.name for view in images[0].views]
-    of_runs = _of_runs(metrics, names)
-    shared = {key: value for key, value in metrics.items() if key not in of_runs}
-    seen = {verdict for image in images for view in image.views for verdict in view.verdicts}
-    counts = {what: f"num_{what}_{{}}" for what in COUNTED}
+    counts = {what: f"num_{what}_{{}}" for what in ("anomalous", *Verdict)}
     counts |= {f"accepted by {other}": f"{{}}_convinces_{other}" for other in names}
+    keys = {name: [key.format(name) for key in counts.values()] for name in names}
+    of_runs = {key for of_run in keys.values() for key in of_run}
+    shared = {key: value for key, value in metrics.items() if key not in of_runs}
+    headings = [heading.replace("_", " ") for heading in ("run", *counts)]
+    rows = [[name, *(as_text(metrics.get(key, "-")) for key in keys[name])] for name in names]
+    seen = {verdict for image in images for view in image.views for verdict in view.verdicts}
     write_page(
         file, "comparison.html", title=title, facts=facts, metrics=metric_table(shared, meanings), notes=notes,
-        headings=[heading.replace("_", " ") for heading in ("run", *counts)], images=images, sentence=sentence,
-        runs={name: [as_text(of_runs.get(key.format(name), "-")) for key in counts.values()] for name in names},
+        runs=Table(headings=headings, rows=rows, numbers=headings[1:]), images=images, sentence=sentence,
         num_images=metrics["num_images"], verdicts=[WORDS[verdict] for verdict in Verdict if verdict in seen],
         caption=_caption, change=_change,
     )
-
-
-def _of_runs(metrics: Mapping[str, float | str], names: Sequence[str]) -> dict[str, float | str]:
-    """Those of one run, and of what one run makes of another's images."""
-    counts = [f"num_{what}_{name}" for what in COUNTED for name in names]
-    convinced = [f"{name}_convinces_{other}" for name in names for other in names]
-    return {key: metrics[key] for key in (*counts, *convinced) if key in metrics}
 
 
 def sentence(view: RunView) -> str:

@@ -62,8 +62,7 @@ class Reporter:
             self.end_stage()
             self._stage, self._stage_started = tick.stage, (self._clock(), tick.step)  # not announced: no ETA yet
         if self.history is not None:
-            line = {"stage": tick.stage, "step": tick.step, "num_steps": tick.num_steps, **tick.values}
-            append_json_line(self.history, line)
+            append_json_line(self.history, tick.line)
         for watcher in self.watchers:
             watcher.tick(tick, self.eta_seconds(tick))
         text = self._as_text(tick)

@@ -67,7 +67,7 @@ def write_picture(path: Path, picture: Image.Image) -> None:
         picture.save(file, format="PNG")
 
 
-def counterfactual_grid(explanations: Explanations, indices: Sequence[int], title: str = "") -> Image.Image:
+def counterfactual_grid(explanations: Explanations, indices: Sequence[int]) -> Image.Image:
     """Anomalies on top, one row per concept below, the anomaly score under each."""
     chosen = list(indices)
     logits = explanations.logits[:, 0].numpy()
@@ -75,10 +75,10 @@ def counterfactual_grid(explanations: Explanations, indices: Sequence[int], titl
     for concept in range(explanations.num_concepts):
         images = explanations.counterfactuals[chosen, concept].numpy()
         rows.append(GridRow(label=f"concept {concept}", images=images, captions=_scores(logits[chosen, concept])))
-    return draw_grid(rows, title)
+    return draw_grid(rows)
 
 
-def difference_grid(explanations: Explanations, indices: Sequence[int], title: str = "") -> Image.Image:
+def difference_grid(explanations: Explanations, indices: Sequence[int]) -> Image.Image:
     """Anomalies on top, then what each concept changed: blue darker, red brighter, pale unchanged."""
     chosen = list(indices)
     sources = explanations.sources.images[chosen].numpy()
@@ -87,7 +87,7 @@ def difference_grid(explanations: Explanations, indices: Sequence[int], title: s
         edited = explanations.counterfactuals[chosen, concept].numpy()
         pictures = np.stack([signed_difference(a, b) for a, b in zip(sources, edited, strict=True)])
         rows.append(GridRow(label=f"change {concept}", images=pictures))
-    return draw_grid(rows, title)
+    return draw_grid(rows)
 
 
 def film_strip(explanations: Explanations, index: int) -> Image.Image:
@@ -144,6 +144,10 @@ def spread(num_images: int, num_wanted: int) -> list[int]:
 def as_scores(logits: np.ndarray) -> np.ndarray:
     """Anomaly scores in [0, 1] of logits."""
     return 1 / (1 + np.exp(-np.clip(logits.astype(float), -700, 700)))
+
+
+def score_of(logit: float) -> float:
+    return float(as_scores(np.array(float(logit))))
 
 
 def _augmented(images: Tensor, augmentation: Augmentation) -> np.ndarray:

@@ -4,6 +4,7 @@ offline; it is written image by image, so that memory does not grow with their n
 from __future__ import annotations
 
 import base64
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,11 @@ import numpy as np
 from PIL.Image import Image
 
 from cfexplain.inspection.base import Inspection, VERDICTS
-from cfexplain.reporting.card_content import card_content
-from cfexplain.reporting.card_tiles import card_tiles, num_sprite_columns, sprite
-from cfexplain.reporting.grids import draw_grid, FALLING, GridRow, NEUTRAL, RISING, signed_difference
-from cfexplain.reporting.html import LOSSY_QUALITY, page_parts, write_page
-from cfexplain.reporting.tables import Meanings, metric_table, NOTHING
+from cfexplain.lazy import torch, torchvision
+from cfexplain.reporting.card_content import card_content, card_tiles
+from cfexplain.reporting.grids import as_picture, draw_grid, FALLING, GridRow, NEUTRAL, RISING, signed_difference
+from cfexplain.reporting.html import as_webp, LOSSY_QUALITY, page_parts, write_page
+from cfexplain.reporting.tables import Meanings, metric_table, NOTHING, Table
 from cfexplain.reporting.verdict_words import WORDS
 from cfexplain.types import class_name
 
@@ -33,15 +34,13 @@ MAX_LOSSLESS_BYTES = 500_000_000  # of all pictures before compression; a browse
 class Section:
     """A further part of the report, such as the concept atlas.
 
-    notes: paragraphs. headings, rows: one table, none without rows. pictures: caption, which is also the text for those
-    who do not see the picture, and picture.
+    notes: paragraphs. pictures: caption, which is also the text for those who do not see the picture, and picture.
     """
 
     title: str
     notes: Sequence[str]
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
     pictures: Sequence[tuple[str, Image]]
+    table: Table | None = None
 
 
 class InspectorItems:
@@ -66,7 +65,7 @@ class InspectorItems:
             content = card_content(inspection, index, said, class_name(int(classes[index]), self._class_names))
             values = {
                 "content": content, "values": asdict(content), "words": WORDS,
-                "sprite": base64.b64encode(sprite(tiles, self.layout["lossless"])).decode("ascii"),
+                "sprite": base64.b64encode(_sprite(tiles, self.layout)).decode("ascii"),
                 "still": _still(tiles, len(content.concepts)) if self._num_written < NUM_STILLS else None,
             }
             self.file.writelines(page_parts("inspector_item.html", **values))
@@ -106,10 +105,18 @@ def _layout(inspection: Inspection, tiles: Mapping[str, np.ndarray], num_images:
     num_bytes = num_images * sum(tile.size for tile in tiles.values())
     height, width = tiles["image"].shape[1:]
     return {
-        "height": height, "width": width, "tiles": list(tiles), "columns": num_sprite_columns(len(tiles)),
+        "height": height, "width": width, "tiles": list(tiles),
+        "columns": math.ceil(math.sqrt(len(tiles))),  # as wide as high: a picture format ends at 16383 pixels a side
         "concepts": inspection.explanations.num_concepts, "bins": inspection.explanations.images.shape[1],
         "lossless": num_bytes <= MAX_LOSSLESS_BYTES,
     }
+
+
+def _sprite(tiles: Mapping[str, np.ndarray], layout: Mapping[str, Any]) -> bytes:
+    """WebP of all tiles, row by row in their order."""
+    images = torch.from_numpy(np.stack(list(tiles.values())))
+    grid = torchvision.utils.make_grid(images, nrow=layout["columns"], padding=0, pad_value=255)
+    return as_webp(as_picture(grid.numpy()), layout["lossless"])
 
 
 def _still(tiles: Mapping[str, np.ndarray], num_concepts: int) -> Image:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,17 +26,6 @@ NO_VALUES = ("stage", "step", "num_steps")  # of a line of history.jsonl
 WIDTH, HEIGHT, EDGE = 240, 110, 4  # of a curve, in SVG units
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run stands; images_per_second and eta_seconds are None where they are not known."""
-
-    stage: str
-    step: int
-    num_steps: int
-    images_per_second: float | None = None
-    eta_seconds: float | None = None
-
-
 class LivePage:
     """A watcher (reporting/console.py) that keeps live.html up to date. folder: of the run."""
 
@@ -45,27 +33,18 @@ class LivePage:
         self.folder = folder
         self.record = read_json(folder / "run.json")
         self.ticks: dict[str, list[Mapping[str, Any]]] = {}  # by stage
-        self.progress: Progress | None = None
         self.picture_file = newest_picture(folder)
 
     def begin(self, ticks: Sequence[Mapping[str, Any]], stage: str, step: int) -> None:
         self.ticks = by_stage(ticks)
-        self._write()
+        write_live(self.folder, self.record, self.ticks, self.picture_file)
 
     def tick(self, tick: Tick, eta_seconds: float | None) -> None:
-        self.progress = Progress(
-            stage=tick.stage, step=tick.step, num_steps=tick.num_steps, images_per_second=tick.images_per_second,
-            eta_seconds=eta_seconds,
-        )
-        line = {"stage": tick.stage, "step": tick.step, "num_steps": tick.num_steps, **tick.values}
-        self.ticks.setdefault(tick.stage, []).append(line)
-        self._write()
+        self.ticks.setdefault(tick.stage, []).append(tick.line)
+        write_live(self.folder, self.record, self.ticks, self.picture_file, tick.images_per_second, eta_seconds)
 
     def picture(self, file: Path, step: int) -> None:
         self.picture_file = file  # seen at the next tick, or at the end
-
-    def _write(self) -> None:
-        write_live(self.folder, self.record, self.ticks, self.progress, self.picture_file)
 
 
 def finish_live(folder: Path) -> None:
@@ -76,43 +55,34 @@ def finish_live(folder: Path) -> None:
         ticks = by_stage(read_json_lines(folder / "history.jsonl"))
     except DataError:  # the run has said so
         ticks = {}
-    newest = [lines[-1] for lines in ticks.values() if lines][-1:]
-    progress = None
-    if newest:
-        progress = Progress(stage=newest[0]["stage"], step=newest[0]["step"], num_steps=newest[0]["num_steps"])
-    write_live(folder, read_json(folder / "run.json"), ticks, progress, newest_picture(folder))
+    write_live(folder, read_json(folder / "run.json"), ticks, newest_picture(folder))
 
 
 def write_live(
-    folder: Path, record: Mapping[str, Any], ticks: Mapping[str, Sequence[Mapping[str, Any]]],
-    progress: Progress | None, picture: Path | None,
+    folder: Path, record: Mapping[str, Any], ticks: Mapping[str, Sequence[Mapping[str, Any]]], picture: Path | None,
+    images_per_second: float | None = None, eta_seconds: float | None = None,
 ) -> None:
-    """record: of run.json; ticks: lines of history.jsonl by their stage."""
-    is_running = record["status"] == "running"
-    step = "" if progress is None else f", {progress.step}/{progress.num_steps}"
-    title = f"{record['status']}{step}: {folder.name}"
+    """record: of run.json; ticks: lines of history.jsonl by their stage, the last says where the run stands."""
+    status, newest = record["status"], list(ticks.values())[-1][-1] if ticks else None
+    facts: dict[str, object] = {"status": status}
+    if status not in ("running", "done"):
+        facts["reason"] = reason_of(folder, record)
+    if newest is not None:
+        facts["step"] = f"{newest['step']} of {newest['num_steps']} ({newest['stage']})"
+        if status == "running":
+            facts["time left in this stage"] = as_clock(eta_seconds)
+        if images_per_second is not None:
+            facts["images a second"] = f"{images_per_second:.0f}"
+    facts |= {"device": record["device"], "command": " ".join(record["argv"]), "folder": folder,
+              "written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"}
+    step = "" if newest is None else f", {newest['step']}/{newest['num_steps']}"
     write_page(
-        folder / FILE, "live.html", title=title, facts=_facts(folder, record, progress), progress=progress,
-        refresh_seconds=REFRESH_SECONDS if is_running else None,
+        folder / FILE, "live.html", title=f"{status}{step}: {folder.name}", facts=facts, newest=newest,
+        refresh_seconds=REFRESH_SECONDS if status == "running" else None,
         picture=data_uri(picture.read_bytes()) if picture else None, picture_name=picture.name if picture else "",
         stages=[(stage, _curves(thinned(lines))) for stage, lines in reversed(ticks.items())],  # the newest first
         width=WIDTH, height=HEIGHT, edge=EDGE,
     )
-
-
-def _facts(folder: Path, record: Mapping[str, Any], progress: Progress | None) -> dict[str, object]:
-    status = record["status"]
-    facts: dict[str, object] = {"status": status}
-    if status not in ("running", "done"):
-        facts["reason"] = reason_of(folder, record)
-    if progress is not None:
-        facts["step"] = f"{progress.step} of {progress.num_steps} ({progress.stage})"
-        if status == "running":
-            facts["time left in this stage"] = as_clock(progress.eta_seconds)
-        if progress.images_per_second is not None:
-            facts["images a second"] = f"{progress.images_per_second:.0f}"
-    facts |= {"device": record["device"], "command": " ".join(record["argv"]), "folder": folder}
-    return facts | {"written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"}
 
 
 def newest_picture(folder: Path) -> Path | None:

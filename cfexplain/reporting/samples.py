@@ -1,15 +1,16 @@
-"""samples.csv: what became of each anomaly under each concept; comparison.csv: what each of several runs says of it."""
+"""Rows of the CSV files: samples.csv, what became of each anomaly under each concept; comparison.csv, what each of
+several runs says of it; split.csv, which image played which part in a training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cfexplain.inspection.base import Inspection
 from cfexplain.inspection.comparison import ComparedRun, RunVerdicts
-from cfexplain.reporting.grids import as_scores
-from cfexplain.types import class_name
+from cfexplain.reporting.grids import as_scores, score_of
+from cfexplain.types import class_name, Splits
 
 
 def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict[str, object]]:
@@ -17,69 +18,63 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
 
     repair_l1_distance: of the minimal repair; excess_change: the share of the counterfactual's change it saves.
     """
-    explanations, sources = inspection.explanations, inspection.explanations.sources
+    explanations, sources, sizes = inspection.explanations, inspection.explanations.sources, inspection.change_sizes
     before, after = explanations.source_logits.numpy(), explanations.logits[:, 0].numpy()
     score_before, score_after = as_scores(before), as_scores(after)
-    sizes = inspection.change_sizes
     rows: list[dict[str, object]] = []
     for index, image_id in enumerate(sources.ids):
         for concept in range(explanations.num_concepts):
-            rows.append({
+            here, duplicate_of = (index, concept), int(inspection.duplicate_of[index, concept])
+            survives = zip(inspection.alterations, inspection.survives[here].tolist(), strict=True)
+            rows.append(_with_six_digits({
                 "id": image_id,
                 "class": class_name(int(sources.classes[index]), class_names),
                 "concept": concept,
-                "score_before": f"{score_before[index]:.6g}",
-                "score_after": f"{score_after[index, concept]:.6g}",
-                "logit_before": f"{before[index]:.6g}",
-                "logit_after": f"{after[index, concept]:.6g}",
-                "threshold": f"{explanations.threshold:.6g}",
-                "verdict": inspection.verdict(index, concept).value,
-                "l1_distance": f"{sizes.l1_distance[index, concept]:.6g}",
-                "changed_fraction": f"{sizes.changed_fraction[index, concept]:.6g}",
-                "position_before": f"{float(inspection.position_before[index]):.6g}",
-                "position_after": f"{float(inspection.position_after[index, concept]):.6g}",
-                **_survival(inspection, index, concept),
-                "manifold_distance": f"{float(inspection.manifold_distance[index, concept]):.6g}",
-                "duplicate_of": _number(int(inspection.duplicate_of[index, concept])),
-                "repair_l1_distance": f"{sizes.repair_l1_distance[index, concept]:.6g}",
-                "excess_change": f"{sizes.excess_change[index, concept]:.6g}",
-                "repair_logit": f"{float(inspection.repair_logits[index, concept]):.6g}",
+                "score_before": score_before[index],
+                "score_after": score_after[here],
+                "logit_before": before[index],
+                "logit_after": after[here],
+                "threshold": explanations.threshold,
+                "verdict": inspection.verdict(*here).value,
+                "l1_distance": sizes.l1_distance[here],
+                "changed_fraction": sizes.changed_fraction[here],
+                "position_before": float(inspection.position_before[index]),
+                "position_after": float(inspection.position_after[here]),
+                **{f"survives_{name}": int(survived) for name, survived in survives},
+                "manifold_distance": float(inspection.manifold_distance[here]),
+                "duplicate_of": duplicate_of if duplicate_of >= 0 else "",
+                "repair_l1_distance": sizes.repair_l1_distance[here],
+                "excess_change": sizes.excess_change[here],
+                "repair_logit": float(inspection.repair_logits[here]),
                 "nearest_normal": inspection.nearest_ids[index],
-            })
+            }))
     return rows
 
 
-def _survival(inspection: Inspection, index: int, concept: int) -> dict[str, object]:
-    kept = inspection.survives[index, concept].tolist()
-    return {f"survives_{name}": int(value) for name, value in zip(inspection.alterations, kept, strict=True)}
-
-
-def _number(concept: int) -> object:
-    return concept if concept >= 0 else ""
-
-
 def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> list[dict[str, object]]:
-    """One an image: comparison.csv."""
+    """One an image."""
     rows = []
     for index, name in enumerate(verdicts[0].names):
-        class_index, names = int(verdicts[0].classes[index]), runs[0].images.class_names
-        row: dict[str, object] = {"id": name, "class": class_name(class_index, names)}
-        row["agree"] = len({bool(part.is_anomalous[index]) for part in verdicts}) == 1
-        row["same_verdict"] = len({part.verdict(index) for part in verdicts}) == 1
+        row: dict[str, object] = {
+            "id": name,
+            "class": class_name(int(verdicts[0].classes[index]), runs[0].images.class_names),
+            "agree": len({bool(part.is_anomalous[index]) for part in verdicts}) == 1,
+            "same_verdict": len({part.verdict(index) for part in verdicts}) == 1,
+        }
         for run, part in zip(runs, verdicts, strict=True):
-            values = {
+            values = _with_six_digits({
                 "is_anomalous": bool(part.is_anomalous[index]),
-                "score_before": score_text(part.logits_before[index]),
-                "threshold": score_text(run.reference.threshold),
+                "score_before": score_of(part.logits_before[index]),
+                "threshold": score_of(run.reference.threshold),
                 "verdict": part.verdict(index).value,
                 "concept": int(part.concepts[index]),
-                "score_after": score_text(part.logits_after[index]),
-                "logit_before": f"{part.logits_before[index]:.6g}",
-                "logit_after": f"{part.logits_after[index]:.6g}",
-                "logit_threshold": f"{run.reference.threshold:.6g}",
-                "l1_distance": f"{part.l1_distances[index]:.6g}",
-                "changed_fraction": f"{part.changed_fractions[index]:.6g}",
-            }
+                "score_after": score_of(part.logits_after[index]),
+                "logit_before": float(part.logits_before[index]),
+                "logit_after": float(part.logits_after[index]),
+                "logit_threshold": run.reference.threshold,
+                "l1_distance": float(part.l1_distances[index]),
+                "changed_fraction": float(part.changed_fractions[index]),
+            })
             row |= {f"{run.name}_{key}": value for key, value in values.items()}
             if part.accepted is not None:
                 others = zip(runs, part.accepted[index].tolist(), strict=True)
@@ -88,5 +83,15 @@ def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> lis
     return rows
 
 
-def score_text(logit: float) -> str:
-    return f"{float(as_scores(np.array(float(logit)))):.6g}"
+def split_rows(splits: Splits) -> list[dict[str, object]]:
+    """One row per image; `class` is empty where an exposure image belongs to none."""
+    roles = {"train": splits.train, "held_out": splits.held_out, "exposure": splits.exposure, "test": splits.test}
+    return [
+        {"id": image_id, "role": role, "class": class_name(index, splits.class_names), "label": label}
+        for role, part in roles.items() if part is not None
+        for image_id, index, label in zip(part.ids, part.classes.tolist(), part.labels.tolist(), strict=True)
+    ]
+
+
+def _with_six_digits(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: f"{value:.6g}" if isinstance(value, float | np.floating) else value for name, value in row.items()}

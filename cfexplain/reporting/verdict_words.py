@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cfexplain.inspection.base import Verdict
-from cfexplain.reporting.grids import as_scores
+from cfexplain.reporting.grids import score_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ WORDS = {
 
 def logit_words(logit: float) -> str:
     """The score in [0, 1] of a logit; never 0.000 or 1.000, which no score is."""
-    score = float(as_scores(np.array(logit)))
+    score = score_of(logit)
     if score < 0.0005:
         return "below 0.001"
     return "above 0.999" if score > 0.9995 else f"{score:.3f}"

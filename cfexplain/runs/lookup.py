@@ -42,7 +42,7 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
 
 def parent_runs(folder: Path) -> list[Path]:
     """The runs that a run builds on, as its run.json names them: relative to its own folder."""
-    return [Path(os.path.relpath(folder / parent)) for parent in read_json(folder / "run.json").get("parents", [])]
+    return [Path(os.path.relpath(folder / parent)) for parent in record_of(folder).get("parents") or []]
 
 
 def read_latest(output_root: Path) -> dict[str, Path]:

@@ -6,7 +6,6 @@ numbers it takes over. Its values are those of the train run's config, for the l
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.errors import CfexplainError
-from cfexplain.runs.lookup import metrics_of, reason_of, record_of, status_of
+from cfexplain.runs.lookup import metrics_of, parent_runs, reason_of, record_of, status_of
 
 PARTS = ("exposure", "encoder", "generator")  # groups whose choice may tell cells apart
 SAME_FOR_ALL = (  # where a run is written and how it is shown, not what it computes
@@ -47,13 +46,16 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Cells that differ in `over` alone. num_done of its num_members members have numbers."""
+    """Cells that differ in one value alone. num_done of its num_members members have numbers."""
 
-    over: str
     values: Mapping[str, str]
     num_members: int
     num_done: int
     metrics: Mapping[str, Spread]
+
+    @property
+    def is_done(self) -> bool:
+        return self.num_done == self.num_members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def spread(values: Sequence[float]) -> Spread:
 def _chain(folder: Path) -> list[Path]:
     """The runs that led to a run, the train run first, itself last."""
     record = record_of(folder)
-    parents = [Path(os.path.relpath(folder / parent)) for parent in record.get("parents") or []]
+    parents = parent_runs(folder)
     if not parents and record.get("command") in ("explain", "evaluate"):  # it failed before it noted them
         named = _config(folder).get("run")
         parents = [*_chain(Path(named))] if named and (Path(named) / "run.json").is_file() else []
@@ -175,7 +177,6 @@ def _groups(cells: Sequence[Cell], columns: Sequence[str], over: str) -> list[Gr
         members.setdefault(tuple(cell.values[name] for name in names), []).append(cell)
     return [
         Group(
-            over=over,
             values=dict(zip(names, place, strict=True)),
             num_members=len(group),
             num_done=sum(cell.status == "done" for cell in group),

@@ -20,7 +20,7 @@ from cfexplain import config as configs
 from cfexplain.engine.stopping import SIGNALS, StopRequested
 from cfexplain.errors import ConfigError
 from cfexplain.files import NoLocks, open_locked, read_json, write_json
-from cfexplain.runs.lookup import metrics_of, record_of, status_of
+from cfexplain.runs.lookup import metrics_of, parent_runs, record_of, status_of
 
 log = logging.getLogger("cfexplain")
 SWEEP = "sweep.json"
@@ -51,8 +51,7 @@ def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
     record = record_of(folder)
     if record.get("status") != "done" or config.get("run") == "latest":
         return False
-    parents = [record_of(folder / parent) for parent in record.get("parents") or []]
-    if any(parent.get("started", "") > record.get("started", "") for parent in parents):
+    if any(record_of(parent).get("started", "") > record.get("started", "") for parent in parent_runs(folder)):
         return False  # trained again since
     return configs.first_difference(configs.read(folder / "config.yaml"), config, ignore=MAY_DIFFER) is None
 

@@ -12,7 +12,7 @@ from cfexplain.metrics.auroc import Auroc
 from cfexplain.metrics.distance import Distance
 from cfexplain.metrics.oracle import Oracle
 from cfexplain.metrics.validity import Validity
-from cfexplain.reporting.tables import metric_rows
+from cfexplain.reporting.tables import metric_table
 from tests.conftest import TINY
 
 METRICS = "metric=[auroc,validity,distance,alpha,oracle]"
@@ -83,9 +83,9 @@ def test_train_explain_evaluate(cfexplain, tmp_path):
     assert metrics["detector_auroc"] == pytest.approx(read(tmp_path / "t" / "metrics.json")["detector_auroc"], abs=1e-6)
     assert f"{metrics['cf_auroc']:.3f}" in done.stdout
     explained = Auroc.meanings | Validity.meanings | Distance.meanings | Alpha.meanings | Oracle.meanings
-    for row in metric_rows(metrics, explained):
-        assert row.meaning, row.key
-        assert row.key in done.stdout and row.value in done.stdout
+    for key, value, *_, meaning in metric_table(metrics, explained).rows:
+        assert meaning, key
+        assert key in done.stdout and value in done.stdout
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ from PIL import Image
 
 import cfexplain.reporting.inspector as inspector
 from cfexplain.inspection.base import VERDICTS
-from cfexplain.reporting.card_tiles import card_tiles, heatmap
+from cfexplain.reporting.card_content import card_tiles, heatmap
 from cfexplain.reporting.inspector import NUM_STILLS, Section, write_inspector
+from cfexplain.reporting.tables import Table
 from cfexplain.reporting.verdict_words import logit_words
 from tests.reporting.inspections import FALSE_ALARM_RATE, items_of, make_inspection, sentence
 
@@ -118,7 +119,7 @@ def test_too_many_large_pictures_are_compressed_with_loss_and_the_page_says_so(t
 def test_hostile_names_stay_text(tmp_path):
     name = '</script><script>alert(1)</script><!--"&<b>\u2028'
     inspection = make_inspection(2, prefix=name)
-    section = Section(title="<i>", notes=["<u>"], headings=["<s>"], rows=[["<q>"]], pictures=[])
+    section = Section(title="<i>", notes=["<u>"], pictures=[], table=Table(headings=["<s>"], rows=[["<q>"]]))
     page = written(tmp_path / "report.html", [inspection], title=name, facts={name: name}, class_names=(name,) * 3,
                    sections=[section], notes=["<em>"])
     assert [item["name"] for item in page.items] == [f"{name}00000", f"{name}00001"]
@@ -130,7 +131,7 @@ def test_hostile_names_stay_text(tmp_path):
 
 def test_nothing_is_fetched(tmp_path):
     picture = Image.new("RGB", (4, 4))
-    section = Section(title="Atlas", notes=[], headings=[], rows=[], pictures=[("a", picture)])
+    section = Section(title="Atlas", notes=[], pictures=[("a", picture)])
     page = written(tmp_path / "report.html", [make_inspection(2)], sections=[section])
     assert all(source.startswith(("data:image/", "#")) for source in page.sources) and len(page.sources) > 4
     assert "default-src 'none'" in (tmp_path / "report.html").read_text()

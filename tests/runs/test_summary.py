@@ -12,9 +12,9 @@ import yaml
 
 from cfexplain.command_line import with_launcher, with_runs
 from cfexplain.errors import ConfigError, DataError
+from cfexplain.reporting.summary_files import write_summary
 from cfexplain.runs.lookup import reason_of, record_of, run_folders, status_of
 from cfexplain.runs.summary import summarize
-from cfexplain.runs.summary_files import write_summary
 from cfexplain.runs.sweep import is_done, note_sweep, take_gpu, visible_gpus
 
 

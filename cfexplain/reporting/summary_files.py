@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from cfexplain.files import write_csv, write_json, write_text
+from cfexplain.reporting.tables import as_text, print_tables, Table
 from cfexplain.runs.summary import Cell, Group, Spread, Summary
 
 NAMES = ("summary.csv", "summary.json", "summary.md", "summary.tex")
-CELLS, SEEDS, NORMALS, FAILURES = "Cells", "Mean over seeds", "Mean over normal sets", "Not done"
-STD_NOTE = "mean ± sample standard deviation; over normal sets: of the means over seeds, each set counting once"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """As text, for reading. num_left: so many first columns are words, the others numbers."""
-
-    title: str
-    headings: Sequence[str]
-    num_left: int
-    rows: Sequence[Sequence[str]]
+MEANS = "Mean ± sample standard deviation; over normal sets: of the means over seeds, each set counting once"
 
 
 def write_summary(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> None:
@@ -34,20 +24,8 @@ def write_summary(summary: Summary, folder: Path, headlines: Mapping[str, str]) 
 
 
 def print_summary(summary: Summary, folder: Path, headlines: Mapping[str, str], stream: TextIO) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    # A file or a pipe has no width of its own: lines must not be broken at 80 there, scripts read them.
-    console = Console(file=stream, width=None if stream.isatty() else 240, highlight=False, markup=False)
-    for table in tables(summary, folder, headlines):
-        shown = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
-        for index, heading in enumerate(table.headings):
-            shown.add_column(heading, justify="left" if index < table.num_left else "right", overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
-    console.print(_counts(summary) + _ideals(summary, headlines))
+    print_tables(tables(summary, folder, headlines), stream, 240)
+    print(_in_words(summary, headlines), file=stream, flush=True)
 
 
 def tables(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> list[Table]:
@@ -56,15 +34,15 @@ def tables(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> list
     names = summary.columns
     cells = [
         [_name(cell, folder), *(cell.values[name] for name in names), cell.status,
-         *(_rounded(cell.metrics[key]) if key in cell.metrics else "" for key in keys)]
+         *(as_text(cell.metrics[key]) if key in cell.metrics else "" for key in keys)]
         for cell in summary.cells
     ]
     failures = [[_name(cell, folder), cell.status, cell.reason] for cell in summary.cells if cell.status != "done"]
     found = [
-        Table(title=CELLS, headings=["cell", *names, "status", *keys], num_left=len(names) + 2, rows=cells),
-        _group_table(SEEDS, "cells", summary.over_seeds, keys),
-        _group_table(NORMALS, "normal sets", summary.over_normals, keys),
-        Table(title=FAILURES, headings=["cell", "status", "reason"], num_left=3, rows=failures),
+        Table(title="Cells", headings=["cell", *names, "status", *keys], numbers=keys, rows=cells),
+        _group_table("Mean over seeds", "cells", summary.over_seeds, keys),
+        _group_table("Mean over normal sets", "normal sets", summary.over_normals, keys),
+        Table(title="Not done", headings=["cell", "status", "reason"], rows=failures),
     ]
     return [table for table in found if table.rows]
 
@@ -83,7 +61,7 @@ def as_json(summary: Summary, folder: Path) -> dict[str, Any]:
 
 
 def _group_as_json(group: Group) -> dict[str, Any]:
-    metrics = {key: {"mean": found.mean, "std": found.std, "n": found.n} for key, found in group.metrics.items()}
+    metrics = {key: asdict(spread) for key, spread in group.metrics.items()}
     return {"values": dict(group.values), "members": group.num_members, "done": group.num_done, "metrics": metrics}
 
 
@@ -91,34 +69,32 @@ def _csv_rows(summary: Summary, folder: Path) -> list[dict[str, Any]]:
     """`row` says what a line is: cell, over seeds, over normal sets. A cell has no std."""
     keys = summary.metrics
 
-    def line(row: str, cell: str, values: Mapping[str, str], status: str, reason: str, n: int,
-             numbers: Mapping[str, Spread]) -> dict[str, Any]:
+    def line(row: str, cell: str, values: Mapping[str, str], status: str, n: int, spreads: Mapping[str, Spread],
+             reason: str = "") -> dict[str, Any]:
         columns = {name: values.get(name, "") for name in summary.columns}
-        means = {}
+        numbers = {}
         for key in keys:
-            found = numbers.get(key)
-            means |= {key: "" if found is None else found.mean,
-                      f"{key}_std": "" if found is None or found.std is None else found.std}
-        return {"row": row, "cell": cell, **columns, "status": status, "n": n, **means, "reason": reason}
+            mean, std = (spreads[key].mean, spreads[key].std) if key in spreads else ("", None)
+            numbers |= {key: mean, f"{key}_std": "" if std is None else std}
+        return {"row": row, "cell": cell, **columns, "status": status, "n": n, **numbers, "reason": reason}
 
     lines = [
-        line("cell", _name(cell, folder), cell.values, cell.status, cell.reason, int(cell.status == "done"),
-             {key: Spread(mean=value, std=None, n=1) for key, value in cell.metrics.items()})
+        line("cell", _name(cell, folder), cell.values, cell.status, int(cell.status == "done"),
+             {key: Spread(mean=value, std=None, n=1) for key, value in cell.metrics.items()}, cell.reason)
         for cell in summary.cells
     ]
     for row, groups in (("over seeds", summary.over_seeds), ("over normal sets", summary.over_normals)):
-        lines += [line(row, "", group.values, _done(group), "", group.num_done, group.metrics) for group in groups]
+        lines += [
+            line(row, "", group.values, "done" if group.is_done else "incomplete", group.num_done, group.metrics)
+            for group in groups
+        ]
     return lines
 
 
-def _done(group: Group) -> str:
-    return "done" if group.num_done == group.num_members else "incomplete"
-
-
 def _as_markdown(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> str:
-    parts = [f"# Summary of {folder.name}", _counts(summary) + _ideals(summary, headlines)]
+    parts = [f"# Summary of {folder.name}", _in_words(summary, headlines)]
     for table in tables(summary, folder, headlines):
-        rules = ["---" if index < table.num_left else "---:" for index in range(len(table.headings))]
+        rules = ["---:" if heading in table.numbers else "---" for heading in table.headings]
         rows = [[cell.replace("|", "\\|") for cell in row] for row in (table.headings, rules, *table.rows)]
         parts.append("\n".join([f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]))
     return "\n\n".join(parts) + "\n"
@@ -126,9 +102,9 @@ def _as_markdown(summary: Summary, folder: Path, headlines: Mapping[str, str]) -
 
 def _as_latex(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> str:
     """One tabular a table; \\usepackage{booktabs}."""
-    parts = [f"% {_counts(summary)}{_ideals(summary, headlines)}"]
+    parts = [f"% {_in_words(summary, headlines)}"]
     for table in tables(summary, folder, headlines):
-        layout = "l" * table.num_left + "r" * (len(table.headings) - table.num_left)
+        layout = "".join("r" if heading in table.numbers else "l" for heading in table.headings)
         rows = [" & ".join(map(_escaped, row)) + r" \\" for row in table.rows]
         parts.append("\n".join([
             f"% {table.title}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule",
@@ -145,32 +121,23 @@ def _escaped(text: str) -> str:
 def _group_table(title: str, unit: str, groups: Sequence[Group], keys: Sequence[str]) -> Table:
     names = list(groups[0].values) if groups else []
     rows = [
-        [*group.values.values(), str(group.num_done) if group.num_done == group.num_members
-         else f"{group.num_done} of {group.num_members}",
+        [*group.values.values(), f"{group.num_done}" if group.is_done else f"{group.num_done} of {group.num_members}",
          *(_mean_and_std(group.metrics[key], group.num_done) if key in group.metrics else "" for key in keys)]
         for group in groups
     ]
-    return Table(title=title, headings=[*names, unit, *keys], num_left=len(names), rows=rows)
+    return Table(title=title, headings=[*names, unit, *keys], numbers=[unit, *keys], rows=rows)
 
 
 def _mean_and_std(found: Spread, expected: int) -> str:
-    text = _rounded(found.mean) + (f" ± {_rounded(found.std)}" if found.std is not None else "")
+    text = as_text(found.mean) + (f" ± {as_text(found.std)}" if found.std is not None else "")
     return text if found.n == expected else f"{text} (of {found.n})"
 
 
-def _rounded(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _counts(summary: Summary) -> str:
+def _in_words(summary: Summary, headlines: Mapping[str, str]) -> str:
     done = sum(cell.status == "done" for cell in summary.cells)
-    means = f". {STD_NOTE.capitalize()}" if summary.over_seeds or summary.over_normals else ""
-    return f"{done} of {len(summary.cells)} cells done{means}."
-
-
-def _ideals(summary: Summary, headlines: Mapping[str, str]) -> str:
+    means = f". {MEANS}" if summary.over_seeds or summary.over_normals else ""
     ideals = [f"{key} {ideal}" for key, ideal in headlines.items() if key in summary.metrics and ideal]
-    return f" Ideal: {', '.join(ideals)}." if ideals else ""
+    return f"{done} of {len(summary.cells)} cells done{means}." + (f" Ideal: {', '.join(ideals)}." if ideals else "")
 
 
 def _name(cell: Cell, folder: Path) -> str:
