@@ -21,7 +21,7 @@ import torch
 
 from cfexplain import compose, config
 from cfexplain.command_line import parse
-from cfexplain.commands.evaluate_config import EvaluateConfig
+from cfexplain.commands.judging_config import EvaluateConfig
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import Detector, build_detector, logits_of
 from cfexplain.detectors.fitting import fit_detector

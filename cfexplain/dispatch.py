@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -21,6 +20,7 @@ from cfexplain.engine.runtime import check_device, Device, too_few_gpus
 from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import ConfigError, INTERRUPTED
 from cfexplain.runs.folder import claim_run_folder, make_run_folder, safe_name, stamped_name
+from cfexplain.runs.lookup import record_of
 from cfexplain.runs.sweep import (
     is_done, MAY_DIFFER, note_sweep, say_done_already, share_gpus, stops_passed_on, visible_gpus,
 )
@@ -55,12 +55,14 @@ def dispatch(command: str, argv: list[str]) -> int:
     first, place = built[0], torchrun_rank()
     if not flags.multirun:
         check_device(first.config.device)
-    if not first.makes_run:
+    if command == "evaluate" and first.config.runs:
+        from cfexplain.commands.summary import show_table
+
         if flags.multirun:
             raise ConfigError("runs= makes one table of many runs: leave -m out")
-        return first.show()
+        return show_table(first.config)
     if place is not None and place.rank > 0:
-        from cfexplain.commands.rank import follow_torchrun  # here, as help and mistakes need none of it
+        from cfexplain.commands.train import follow_torchrun  # here, as help and mistakes need none of it
 
         with stop_on_signals():
             return 0 if first.config.dry_run else follow_torchrun(first.config, place)
@@ -93,12 +95,9 @@ def _check_processes(command: str, config: Any, is_sweep: bool) -> None:
 
 
 def _run_once(line: CommandLine, cfg: DictConfig, command: Command) -> int:
-    if command.config.run_dir is None:
-        folder = make_run_folder(_planned(line.command, command).parent)
-    else:
-        folder = Path(command.config.run_dir)
-        claim_run_folder(folder)
-        _check_same_run(folder, cfg)
+    planned = _planned(line.command, command)
+    folder = make_run_folder(planned.parent) if command.config.run_dir is None else claim_run_folder(planned)
+    _check_same_run(folder, cfg)
     compose.call_hydra(_task, line, [f"hydra.run.dir={quoted(str(folder))}"])
     return _exit_code(folder)
 
@@ -107,8 +106,7 @@ def _sweep(line: CommandLine, config: Any) -> int:
     if config.run_dir is None:
         folder = make_run_folder(Path(config.output_root) / line.command, prefix="sweep-")
     else:
-        folder = Path(config.run_dir)
-        claim_run_folder(folder)
+        folder = claim_run_folder(Path(config.run_dir))
     note_sweep(folder, line.command, line.typed)
     places = [f"hydra.sweep.dir={quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
     try:
@@ -171,16 +169,10 @@ def _check_same_run(folder: Path, cfg: DictConfig) -> None:
 
 def _relative(folder: Path) -> Path:
     """As the user would type it, where it lies below the working directory."""
-    try:
-        return folder.relative_to(Path.cwd())
-    except ValueError:
-        return folder
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _exit_code(folder: Path) -> int:
     """As the job itself wrote it; 1 where it died before it could."""
-    try:
-        code = json.loads((folder / "run.json").read_text(encoding="utf-8"))["exit_code"]
-    except (OSError, ValueError, KeyError):
-        return 1
+    code = record_of(folder).get("exit_code")
     return 1 if code is None else int(code)

@@ -16,7 +16,7 @@ MOVED = {  # target, or the start of one up to a dot
     **{f"cfexplain.metrics.{name}": "cfexplain.metrics.classifiers.NetworkRecipe"
        for name in ("judge_recipe.JudgeRecipe", "judges.JudgeRecipe", "classifiers.ClassifierRecipe")},
 }
-LATER: Mapping[str, Mapping[str, Any]] = {  # target -> values
+MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was before there was a value for it
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},
     "cfexplain.explanation.objective.GeneratorTraining": {"cycle": 1.0, "decay": 0.0},
     "cfexplain.generators.conv.Conv": {"exact_skip": False, "head_width": 0, "joins_stem": False},
@@ -27,3 +27,11 @@ def todays_target(target: str) -> str:
     """The class that `_target_` names in this version."""
     start = target[: target.rfind(".") + 1]
     return MOVED.get(target) or MOVED.get(start, start) + target[len(start) :]
+
+
+def with_missing_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, in which groups lack no value that this version wants."""
+    return {
+        key: {**MISSING_VALUES.get(todays_target(str(part.get("_target_"))), {}), **part}
+        if isinstance(part, dict) else part for key, part in config.items()
+    }

@@ -1,4 +1,4 @@
-"""What a command is: a typed config, a run in a folder of its own, and what it would do, said without doing it."""
+"""What a command is: a typed config, a run in a folder of its own, and a dry run, which says what that would do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
+from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 from cfexplain.runs.folder import RunFolder
 from cfexplain.types import Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandConfig:
+    """The values that all commands have."""
+
+    runtime: Runtime
+    device: Device
+    num_grid_images: int
+    output_root: str
+    run_dir: str | None
+    cache_dir: str
+    dry_run: bool
+    json: bool
+    allow_custom_code: bool
+
+    def __post_init__(self) -> None:
+        self.check_least(num_grid_images=1)
+
+    def check_least(self, **least: int) -> None:
+        for name, number in least.items():
+            value = getattr(self, name)
+            if value is not None and value < number:
+                raise ValueError(f"{name} must be >= {number}, got {value}")
+
+    @staticmethod
+    def check_seed(seed: int | None) -> None:
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +75,10 @@ class Command(ABC):
 
     config_type: conf/<name>.yaml, typed.
     headlines:   keys of metrics.json that are said at the end; a sweeper optimises the first.
-    makes_run:   False for what reads runs and makes none: then `show` does it.
     """
 
-    config_type: ClassVar[type]
+    config_type: ClassVar[type[CommandConfig]]
     headlines: ClassVar[tuple[str, ...]]
-    makes_run: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -69,23 +98,19 @@ class Command(ABC):
         """Do it; the metrics."""
 
     @abstractmethod
-    def plan(self) -> Iterator[str]:
+    def plan(self, device: torch.device) -> Iterator[str]:
         """What a dry run says, a line each: whatever can be wrong is found on the way."""
 
     def next_command(self, folder: Path, metrics: dict[str, float | str]) -> str:
         """What to type after a run in `folder`."""
         return f"open {folder / 'report.html'}"
 
-    def show(self) -> int:
-        """Exit code of a command that makes no run."""
-        raise AssertionError(f"{type(self).__name__} makes a run")
-
     def dry_run(self, planned: Path) -> int:
         """Check all that a run needs and say it; `planned`: the folder that is not made."""
         reporter = Reporter(sys.stderr if self.config.json else sys.stdout, history=None)
-        for line in self.plan():
+        device = start_torch(self.config.runtime, self.config.device)
+        for line in (*self.plan(device), f"device: {device_name(device)}", f"folder (not made): {planned}"):
             reporter.say(line)
-        reporter.say(f"folder (not made): {planned}")
         return 0
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cfexplain.commands.base import Command, Job
-from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES, SIDES
-from cfexplain.commands.trained_run import open_run, TrainedRun
+from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, SIDES
+from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.errors import ConfigError
@@ -33,8 +33,7 @@ NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
 
 def open_runs(config: EvaluateConfig) -> list[TrainedRun]:
     """The runs, each once; torch stays unloaded."""
-    assert config.compare is not None
-    runs = [open_run(run, config.output_root, config.cache_dir, config.allow_custom_code) for run in config.compare]
+    runs = [config.open_run(run) for run in config.compare]
     folders = [run.folder.resolve() for run in runs]
     for text, folder in zip(config.compare, folders, strict=True):
         if folders.count(folder) > 1:
@@ -81,15 +80,13 @@ class CompareRuns(Command):
         _report(config, job, runs, verdicts, metrics, device)
         return metrics
 
-    def plan(self) -> Iterator[str]:
-        config, runs = self.config, open_runs(self.config)
-        files = find_images(config.images) if config.images else []
-        device = start_torch(config.runtime, config.device)
+    def plan(self, device: torch.device) -> Iterator[str]:
+        runs = open_runs(self.config)
+        files = find_images(self.config.images) if self.config.images else []
         images = _images(runs, files, None if files else runs[0].config.load_splits())
         for name, run in zip(SIDES, runs, strict=False):
             run.load_model(device)
             yield f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}"
-        yield f"device: {device_name(device)}"
 
 
 def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> list[ExplainedImages]:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.compare import CompareRuns
-from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES
-from cfexplain.commands.reference_config import refitted_detector
-from cfexplain.commands.summary import TableOfRuns
+from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES
+from cfexplain.commands.judging_config import refitted_detector
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
@@ -33,7 +32,7 @@ PAPER_NOTE = (
 
 
 class Evaluate(Command):
-    """Every metric of one run. The config may ask for a comparison of runs or a table of runs in its place."""
+    """Every metric of one run. The config may ask for a comparison of runs in its place."""
 
     config_type = EvaluateConfig
     headlines = HEADLINES
@@ -41,8 +40,6 @@ class Evaluate(Command):
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> Command:
-        if config.runs:
-            return TableOfRuns(config)
         return CompareRuns(config) if config.compare else cls(config)
 
     @property
@@ -69,13 +66,11 @@ class Evaluate(Command):
         _report(config, job, trained, inputs.explanations, metrics)
         return metrics
 
-    def plan(self) -> Iterator[str]:
+    def plan(self, device: torch.device) -> Iterator[str]:
         trained = self.config.open()
-        device = start_torch(self.config.runtime, self.config.device)
         trained.load_model(device)
         yield counts(trained.config.load_splits())
         yield f"run: {trained.folder}; metrics: {', '.join(self.config.metric)}"
-        yield f"device: {device_name(device)}"
 
 
 COMMAND = Evaluate

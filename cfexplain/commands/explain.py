@@ -4,72 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cfexplain.commands.base import Command, counts, Job
 from cfexplain.commands.explain_results import write_results
-from cfexplain.commands.reference_config import ReferenceConfig
-from cfexplain.commands.trained_run import open_run, TrainedRun
+from cfexplain.commands.judging_config import ExplainConfig
+from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
-from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
-from cfexplain.errors import ConfigError, DataError
+from cfexplain.engine.runtime import device_name, start_torch
+from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.files import read_json
 from cfexplain.inspection.inspect import inspect
 from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
-from cfexplain.inspection.shards import (
-    as_shard, find_shards, merge_command, Shard, shard_record, ShardRun, weights_digest,
-)
+from cfexplain.inspection.shards import find_shards, merge_command, shard_record, ShardRun, weights_digest
 from cfexplain.lazy import torch
 from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Splits
 
 NO_ANOMALIES = "the dataset has no test anomalies: exposure images are explained in their place"
 TICKS = 10  # progress lines of a run
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainConfig(ReferenceConfig):
-    """conf/explain.yaml, typed."""
-
-    run: str
-    runtime: Runtime
-    images: list[str] | None
-    shard: str | None
-    merge: list[str] | None
-    batch_size: int
-    num_grid_images: int
-    num_film_strips: int
-    num_cards: int | None
-    device: Device
-    output_root: str
-    run_dir: str | None
-    dry_run: bool
-    json: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("batch_size", 1), ("num_grid_images", 1), ("num_film_strips", 0), ("num_cards", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        if self.images == []:
-            raise ValueError("images must name at least one file, or be null for the test anomalies")
-        if self.merge == []:
-            raise ValueError("merge must name the shards' folders, or be null")
-        _ = self.part
-        if self.merge and (self.shard is not None or self.images):
-            raise ConfigError("merge joins shards that are there, with their images: leave shard and images out")
-
-    @property
-    def part(self) -> Shard | None:
-        return None if self.shard is None else as_shard(self.shard)
-
-    def open(self) -> TrainedRun:
-        return open_run(self.run, self.output_root, self.cache_dir, self.allow_custom_code)
 
 
 class Explain(Command):
@@ -109,14 +66,13 @@ class Explain(Command):
                 job, saved, trained, config.num_grid_images, config.num_film_strips, config.num_cards
             )
 
-    def plan(self) -> Iterator[str]:
+    def plan(self, device: torch.device) -> Iterator[str]:
         config, trained = self.config, self.config.open()
         if config.merge:
             shards = find_shards(config.merge, trained.folder)
             yield f"{len(shards)} shards, {shards[0].shard['num_images_of_all']} images"
             return
         files = find_images(config.images) if config.images else []
-        device = start_torch(config.runtime, config.device)
         model = trained.load_model(device)
         splits = trained.config.load_splits()
         images = _images(files, trained, splits)
@@ -126,7 +82,6 @@ class Explain(Command):
             yield f"shard {config.part}: images {part.start} to {part.stop - 1} of {len(images)}"
         for name, network in (("detector", model.detector), ("generator", model.generator)):
             yield f"{name}: {sum(part.numel() for part in network.parameters()):,} parameters"
-        yield f"device: {device_name(device)}"
 
 
 COMMAND = Explain

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cfexplain.commands.base import Job
-from cfexplain.commands.reference_config import REFIT
+from cfexplain.commands.judging_config import REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.files import writing_csv
 from cfexplain.inspection.atlas import AtlasBuilder

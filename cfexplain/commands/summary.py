@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from cfexplain import config as configs
-from cfexplain.commands.base import Command, Job
-from cfexplain.commands.evaluate_config import EvaluateConfig, HEADLINES
+from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.errors import CfexplainError, ConfigError, DataError
 from cfexplain.metrics.auroc import Auroc
@@ -31,34 +30,20 @@ def summarize_sweep(folder: Path, stream: TextIO) -> None:
         _show(found, folder, stream)
 
 
-class TableOfRuns(Command):
-    """evaluate runs=<folder>: the table of many runs; none of them is measured again."""
-
-    config_type = EvaluateConfig
-    headlines = HEADLINES
-    makes_run = False
-    slug = "table"
-
-    def run(self, job: Job) -> dict[str, float | str]:
-        raise AssertionError("a table is shown, not run")
-
-    def plan(self) -> Iterator[str]:
-        return iter(())
-
-    def show(self) -> int:
-        """runs: folders or globs. The summary goes to run_dir; else into the one folder that is given."""
-        runs, run_dir, is_json = list(self.config.runs), self.config.run_dir, self.config.json
-        folders = list(dict.fromkeys(folder for text in runs for folder in run_folders(text)))
-        if not folders:
-            raise DataError(f"no run in {', '.join(runs)}; make some: cfexplain train -m seed=0,1")
-        if run_dir is None and (len(runs) > 1 or not Path(runs[0]).is_dir()):
-            raise ConfigError("runs= names several folders: say where their summary goes with run_dir=<folder>")
-        place, found = Path(run_dir or runs[0]), summarize(folders, _slug)
-        place.mkdir(parents=True, exist_ok=True)
-        _show(found, place, sys.stderr if is_json else sys.stdout)
-        if is_json:
-            print(json.dumps(as_json(found, place)), flush=True)
-        return 0
+def show_table(config: EvaluateConfig) -> int:
+    """evaluate runs=<folders or globs>: none is measured. The summary goes to run_dir, else into the only one."""
+    runs = list(config.runs or [])
+    folders = list(dict.fromkeys(folder for text in runs for folder in run_folders(text)))
+    if not folders:
+        raise DataError(f"no run in {', '.join(runs)}; make some: cfexplain train -m seed=0,1")
+    if config.run_dir is None and (len(runs) > 1 or not Path(runs[0]).is_dir()):
+        raise ConfigError("runs= names several folders: say where their summary goes with run_dir=<folder>")
+    place, found = Path(config.run_dir or runs[0]), summarize(folders, _slug)
+    place.mkdir(parents=True, exist_ok=True)
+    _show(found, place, sys.stderr if config.json else sys.stdout)
+    if config.json:
+        print(json.dumps(as_json(found, place)), flush=True)
+    return 0
 
 
 def _show(found: Summary, folder: Path, stream: TextIO) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from cfexplain.commands.base import CommandConfig
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.engine.runtime import Device, Runtime
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.objective import GeneratorTraining
 from cfexplain.generators.base import GeneratorSpec
@@ -24,7 +24,7 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(CommandConfig):
     """conf/train.yaml, typed."""
 
     dataset: DatasetSpec
@@ -33,26 +33,15 @@ class TrainConfig:
     encoder: EncoderSpec
     generator: GeneratorSpec
     fit: GeneratorTraining
-    runtime: Runtime
     experiment: str | None
     reported: dict[str, float]
     seed: int
     stage: Stage
-    device: Device
-    output_root: str
-    run_dir: str | None
-    cache_dir: str
-    num_grid_images: int
     tensorboard: bool
-    dry_run: bool
-    json: bool
-    allow_custom_code: bool
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
-        if self.num_grid_images < 1:
-            raise ValueError(f"num_grid_images must be >= 1, got {self.num_grid_images}")
+        super().__post_init__()
+        self.check_seed(self.seed)
         if self.stage is Stage.generator and self.run_dir is None:
             raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
         if self.tensorboard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cfexplain import config as configs
 from cfexplain.commands.train_config import TrainConfig
@@ -15,11 +16,9 @@ from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.files import read_json
 from cfexplain.lazy import torch
-from cfexplain.older_runs import LATER, todays_target
-from cfexplain.runs.lookup import find_run, parent_runs
+from cfexplain.older_runs import with_missing_values
+from cfexplain.runs.lookup import find_run, parent_runs, record_of
 from cfexplain.types import ImageShape
-
-REMEDY = "train again: cfexplain train --from {folder}/config.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +37,39 @@ class TrainedRun:
     def parents(self) -> list[Path]:
         return [self.folder, *([self.explained] if self.explained else [])]
 
+    @property
+    def remedy(self) -> str:
+        """What to type where a network is damaged."""
+        return f"train again: cfexplain train --from {self.folder}/config.yaml"
+
     def image_shape(self) -> ImageShape:
-        path, remedy = self.folder / "checkpoints" / "generator.pt", REMEDY.format(folder=self.folder)
-        return _image_shape(checkpoint.load(path, remedy), path, remedy)
+        return self._generator()[1]
+
+    def load_detector(self, device: torch.device) -> Detector:
+        return load_detector(self.config, self.folder / "checkpoints" / "detector.pt", self.remedy, device)
 
     def load_model(self, device: torch.device) -> FittedModel:
-        return load_model(self, device)
+        detector = self.load_detector(device)
+        (values, shape), fit, spec = self._generator(), self.config.fit, self.config.generator
+        networks = {
+            "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
+            "concept_classifier": build_concept_classifier(spec, fit, shape),
+        }
+        for name, network in networks.items():
+            checkpoint.restore(network, values, name, self._generator_file, self.remedy)
+            network.to(device).eval().requires_grad_(False)
+        return FittedModel(
+            detector=detector, **networks, num_concepts=fit.num_concepts, num_alpha_bins=fit.num_alpha_bins
+        )
+
+    @property
+    def _generator_file(self) -> Path:
+        return self.folder / "checkpoints" / "generator.pt"
+
+    def _generator(self) -> tuple[dict[str, Any], ImageShape]:
+        """The content of its file, and the shape of the images in it."""
+        values = checkpoint.load(self._generator_file, self.remedy)
+        return values, _image_shape(values, self._generator_file, self.remedy)
 
 
 def open_run(
@@ -59,10 +85,9 @@ def open_run(
         if not (folder / "run.json").is_file():
             raise DataError(f"{explained} explains {folder}, which is gone; train one: cfexplain train")
     if not (folder / "checkpoints" / "generator.pt").is_file():
-        status = read_json(folder / "run.json").get("status")
         raise DataError(
-            f"{folder} has no trained generator (status: {status}); finish it: cfexplain train --from "
-            f"{folder / 'config.yaml'} stage=all run_dir={folder}"
+            f"{folder} has no trained generator (status: {record_of(folder).get('status')}); finish it: cfexplain "
+            f"train --from {folder / 'config.yaml'} stage=all run_dir={folder}"
         )
     values = configs.read(folder / "config.yaml")
     values["allow_custom_code"] = allow_custom_code  # what the run was allowed allows no other command
@@ -70,11 +95,8 @@ def open_run(
     if isinstance(values.get("dataset"), dict):
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
     values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
-    for group in (part for part in values.values() if isinstance(part, dict)):
-        group |= LATER.get(todays_target(str(group.get("_target_"))), {}) | group
-    return TrainedRun(
-        folder=folder, explained=explained, config=configs.build_root(values, TrainConfig, allow_custom_code)
-    )
+    config = configs.build_root(with_missing_values(values), TrainConfig, allow_custom_code)
+    return TrainedRun(folder=folder, explained=explained, config=config)
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
@@ -86,25 +108,6 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
     if not spec.is_trained:
         check_unchanged(detector, image_shape, path, remedy)
     return detector
-
-
-def load_model(run: TrainedRun, device: torch.device) -> FittedModel:
-    remedy = REMEDY.format(folder=run.folder)
-    detector = load_detector(run.config, run.folder / "checkpoints" / "detector.pt", remedy, device)
-    path = run.folder / "checkpoints" / "generator.pt"
-    values = checkpoint.load(path, remedy)
-    shape, fit, spec = _image_shape(values, path, remedy), run.config.fit, run.config.generator
-    generator = spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts)
-    classifier = build_concept_classifier(spec, fit, shape)
-    checkpoint.restore(generator, values, "generator", path, remedy)
-    checkpoint.restore(classifier, values, "concept_classifier", path, remedy)
-    return FittedModel(
-        detector=detector,
-        generator=generator.to(device).eval().requires_grad_(False),
-        concept_classifier=classifier.to(device).eval().requires_grad_(False),
-        num_concepts=fit.num_concepts,
-        num_alpha_bins=fit.num_alpha_bins,
-    )
 
 
 def _image_shape(values: dict, path: Path, remedy: str) -> ImageShape:

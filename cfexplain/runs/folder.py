@@ -56,7 +56,7 @@ def make_run_folder(parent: Path, prefix: str = "") -> Path:
         raise ConfigError(f"cannot make a run folder in {parent}: {error.strerror}; set output_root=") from error
 
 
-def claim_run_folder(folder: Path) -> None:
+def claim_run_folder(folder: Path) -> Path:
     """Make `folder` or take it over, and hold it for this process; ConfigError where another one is writing to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +64,7 @@ def claim_run_folder(folder: Path) -> None:
         raise ConfigError(f"run_dir={folder} cannot be made: {error.strerror}") from error
     check_free_space(folder, MIN_FREE_MB)
     hold(folder)
+    return folder
 
 
 def hold(folder: Path) -> None:

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from cfexplain import compose
 from cfexplain.command_line import parse
-from cfexplain.commands.trained_run import LATER, open_run
+from cfexplain.commands.trained_run import open_run
+from cfexplain.older_runs import MISSING_VALUES
 
 
 def test_values_that_came_later_are_what_they_were_before(tmp_path):
@@ -16,7 +17,7 @@ def test_values_that_came_later_are_what_they_were_before(tmp_path):
     values = OmegaConf.to_container(composed, resolve=True)
     missing = []
     for group in (part for part in values.values() if isinstance(part, dict)):
-        for key in LATER.get(group.get("_target_"), {}):
+        for key in MISSING_VALUES.get(group.get("_target_"), {}):
             missing.append(key)
             del group[key]
     assert sorted(missing) == ["cycle", "exact_skip", "head_width", "joins_stem", "precision", "processes"]
