@@ -6,13 +6,13 @@ import argparse
 import importlib.util
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from omegaconf import OmegaConf
 
+from cfexplain.config import conf_dir
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.presets import presets
 from cfexplain.runs.lookup import holds_runs, run_folders
@@ -67,32 +67,20 @@ class CommandLine:
         return [_searchpath([conf_dir(), *extra]), *logging, f"hydra/help={self.command}"]
 
 
-def conf_dir() -> Path:
-    """conf/: inside the package in a wheel, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "conf", here.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
-
-
 def parse(command: str, argv: list[str]) -> CommandLine:
-    argv, source = list(argv), None
-    if "--json" in argv:
-        argv = [word for word in argv if word != "--json"] + ["json=true"]
-    if "--from" in argv:
-        index = argv.index("--from")
-        if index + 1 == len(argv):
-            raise ConfigError("--from needs a file: --from <run>/config.yaml")
-        source = Path(argv[index + 1]).resolve()
-        del argv[index : index + 2]
-        if source.suffix != ".yaml" or not source.is_file():
-            raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
-    flags = _Parser().parse_intermixed_args(argv)
+    own = _Parser(add_help=False, allow_abbrev=False)
+    own.add_argument("--json", action="store_true")
+    own.add_argument("--from", dest="source", metavar="<run>/config.yaml", type=Path)
+    ours, argv = own.parse_known_args(argv)
+    source = ours.source and ours.source.resolve()
+    if source and (source.suffix != ".yaml" or not source.is_file()):
+        raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
+    argv += ["json=true"] if ours.json else []
+    flags = _hydra_parser().parse_intermixed_args(argv)
     options = list(argv)
     for override in flags.overrides:
         options.remove(override)
-    overrides = with_launcher(with_runs(flags.overrides)) if flags.multirun else flags.overrides
+    overrides = [swept(text) for text in flags.overrides] if flags.multirun else flags.overrides
     return CommandLine(
         command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source
     )
@@ -106,8 +94,8 @@ def all_groups() -> dict[str, list[str]]:
     }
 
 
-def heads(command: str) -> set[str]:
-    """First parts of all keys of a command: its groups and its own values."""
+def top_level_keys(command: str) -> set[str]:
+    """Of a command's config: its groups and its own values."""
     primary = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
     defaults = primary.pop("defaults")
     groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
@@ -122,35 +110,34 @@ def _searchpath(folders: list[Path | str]) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hydra's options, as its documentation lists them; Hydra reads them once more when it runs.
-
-    Not --experimental-rerun, which unpickles a file, nor --config-path, for which --from and --config-dir stand.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False)
-        for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m")):
-            self.add_argument(*names, action="store_true")
-        self.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-        self.add_argument("--info", "-i", nargs="?", const="all",
-                          choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
-        for names in (("--package", "-p"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
-            self.add_argument(*names)
-        self.add_argument("overrides", nargs="*")
-
     def error(self, message: str) -> NoReturn:
         """One line; argparse would print ten of usage."""
         raise ConfigError(f"{message} (see cfexplain <command> --help)")
 
 
-def with_runs(overrides: Sequence[str]) -> list[str]:
-    """run=<sweep folder> and run='<glob>' of a sweep, as the list of the runs that they stand for."""
-    return [_runs_listed(text) if text.startswith("run=") else text for text in overrides]
+def _hydra_parser() -> _Parser:
+    """Hydra's options, as its documentation lists them; Hydra reads them once more when it runs.
+
+    Not --experimental-rerun, which unpickles a file, nor --config-path, for which --from and --config-dir stand.
+    """
+    parser = _Parser(add_help=False)
+    for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m")):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--info", "-i", nargs="?", const="all",
+                        choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+    for names in (("--package", "-p"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
+        parser.add_argument(*names)
+    parser.add_argument("overrides", nargs="*")
+    return parser
 
 
-def with_launcher(overrides: Sequence[str]) -> list[str]:
-    """A plug-in's launcher with our settings. A file of ours by its name would be merged into it with a warning."""
-    return [_launcher(text) if text.startswith("hydra/launcher=") else text for text in overrides]
+def swept(text: str) -> str:
+    """An override of a sweep, with what Hydra does not know: run=<sweep folder>, run='<glob>', and launchers as we set
+    them. (A launcher's file of ours by a plug-in's own name would be merged into it with a warning.)"""
+    if text.startswith("run="):
+        return _runs_listed(text)
+    return _launcher(text) if text.startswith("hydra/launcher=") else text
 
 
 def quoted(text: str) -> str:

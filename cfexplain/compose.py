@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.command_line import all_groups, CommandLine, conf_dir, EXPERIMENT, heads
-from cfexplain.config import known_keys
+from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, top_level_keys
+from cfexplain.config import conf_dir, known_keys
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
 
@@ -94,7 +94,8 @@ def current_job() -> HydraJob:
 
 def register_help(line: CommandLine) -> None:
     """Make Hydra know ${groups:} of conf/hydra/help: the command's own groups with their options."""
-    groups = [f"{name}: {', '.join(line.options_of(name))}" for name in all_groups() if name in heads(line.command)]
+    own = top_level_keys(line.command)
+    groups = [f"{name}: {', '.join(line.options_of(name))}" for name in all_groups() if name in own]
     lines = [part for text in groups for part in textwrap.wrap(text, HELP_WIDTH, subsequent_indent="  ")]
     OmegaConf.register_new_resolver("groups", lambda: "\n".join(lines), replace=True)
 
@@ -140,7 +141,7 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     for override in parsed:
         _check_owner(line, override)
         _check_option(line, override, groups)
-    own_groups = set() if line.source else heads(line.command) & set(groups)
+    own_groups = set() if line.source else top_level_keys(line.command) & set(groups)
     chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in own_groups]
     base = compose(line.config_name, [*line.hydra_overrides, *chosen])
     for override in parsed:
@@ -228,7 +229,7 @@ def _check_name(line: CommandLine, group: str, option: str) -> None:
 def _check_owner(line: CommandLine, override: Override) -> None:
     """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
     head = override.key_or_group.split(".")[0]
-    if line.command != "train" and head not in heads(line.command) and head in heads("train"):
+    if line.command != "train" and head not in top_level_keys(line.command) and head in top_level_keys("train"):
         raise ConfigError(
             f"{override.input_line}: {line.command} takes {head} from its run and must not contradict it; leave it "
             f"out, or train another run: cfexplain train {override.input_line}"
@@ -238,7 +239,7 @@ def _check_owner(line: CommandLine, override: Override) -> None:
 def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:
     """A key must exist, unless it is added (+key) or Hydra's own."""
     key = override.key_or_group
-    known = known_keys(base)
+    known = known_keys(OmegaConf.to_container(base, resolve=False))
     if key.split(".")[0].split("/")[0] == "hydra" or override.is_add() or key in known:
         return
     if key in groups:

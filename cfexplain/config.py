@@ -24,6 +24,7 @@ from cfexplain.errors import ConfigError, DataError, did_you_mean
 from cfexplain.older_runs import todays_target
 
 PACKAGE = "cfexplain"
+PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
 Spec = TypeVar("Spec")
 
 
@@ -50,6 +51,15 @@ def build_root(node: DictConfig | Mapping, cls: type[Spec], allow_custom_code: b
     if allow_custom_code is None:
         allow_custom_code = values.get("allow_custom_code") is True
     return _instance(cls, values, "", allow_custom_code)
+
+
+def conf_dir() -> Path:
+    """conf/: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -79,32 +89,30 @@ def without_run_dir(cfg: DictConfig) -> DictConfig:
 
 def first_difference(old: Mapping, new: Mapping, ignore: tuple[str, ...] = ()) -> str | None:
     """The first dotted key in which two configs differ, or None. `ignore`: keys that may differ."""
-    before, after = _todays(flat(old)), _todays(flat(new))
+    before, after = flat(old), flat(new)
     for key in [*after, *before]:
         if key not in ignore and before.get(key, ...) != after.get(key, ...):
             return key
     return None
 
 
-def _todays(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Targets by the names that they have in this version."""
-    return {key: todays_target(str(value)) if key.endswith("_target_") else value for key, value in values.items()}
-
-
 def flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
+    """Nested values by their dotted keys; targets by the names that they have in this version."""
     leaves: dict[str, Any] = {}
     for key, value in values.items():
-        leaves.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = todays_target(str(value)) if key == "_target_" else value
     return leaves
 
 
-def known_keys(node: DictConfig | Mapping) -> list[str]:
-    """Every dotted key of a config, inner ones too."""
+def known_keys(values: Mapping) -> list[str]:
+    """Every dotted key, inner ones too."""
     keys: list[str] = []
-    for key, value in node.items_ex(resolve=False) if isinstance(node, DictConfig) else node.items():
-        keys += [str(key), *(f"{key}.{inner}" for inner in known_keys(value))] if isinstance(
-            value, DictConfig | Mapping) else [str(key)]
+    for key, value in values.items():
+        inner = known_keys(value) if isinstance(value, Mapping) else []
+        keys += [str(key), *(f"{key}.{name}" for name in inner)]
     return keys
 
 

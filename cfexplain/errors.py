@@ -30,13 +30,9 @@ class DataError(CfexplainError):
 class FitError(CfexplainError):
     """Training went wrong: a loss that is not finite, a detector that collapsed."""
 
-    exit_code = 1
-
 
 class DiskFull(CfexplainError):
     """No space left where the run writes; what was saved before is whole."""
-
-    exit_code = 1
 
 
 class Interrupted(CfexplainError):

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,18 +25,18 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
     The file so far is kept as `previous` where that is given. The content is on the disk before the name is.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    # Not tempfile's, which only its owner may read: a group on a cluster could not.
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 600: a group on a cluster could not read it
         if previous is not None and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -147,9 +147,3 @@ def writing_csv(path: Path) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], 
         yield write
         text.flush()
         text.detach()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

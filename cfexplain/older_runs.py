@@ -29,6 +29,11 @@ def todays_target(target: str) -> str:
     return MOVED.get(target) or MOVED.get(start, start) + target[len(start) :]
 
 
+def measured_beside_explanations(batch: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was measured on a saved batch; it has a file of its own today."""
+    return batch.get("inspection")
+
+
 def with_missing_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run, in which groups lack no value that this version wants."""
     return {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from cfexplain.lazy import Tensor, torch
 
 ImageShape = tuple[int, int, int]  # C, H, W
+Values = TypeVar("Values")
 
 NORMAL, ANOMALOUS = 0, 1
 MAX_EXPLAINED_EXPOSURE = 500
@@ -46,34 +47,29 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, rows: slice) -> ImageSet:
+        """A view, which leaves mapped images where they are."""
+        return replace(self, ids=self.ids[rows], **self._rows(rows))
+
     def select(self, indices: Tensor) -> ImageSet:
         """The images at `indices` ((M,) int64, or an (N,) bool mask), in that order.
 
-        Neighbours in a row are a view, which leaves mapped images where they are; others are copied into memory.
+        Neighbours in a row are a view, others are copied into memory.
         """
         if str(indices.dtype) == "torch.bool":
             indices = indices.nonzero().flatten()
         numbers = indices.tolist()
-        ids = tuple(self.ids[i] for i in numbers)
-        is_view = len(numbers) > 0 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        rows = slice(numbers[0], numbers[0] + len(numbers)) if is_view else indices
-        return replace(
-            self,
-            images=self.images[rows],
-            labels=self.labels[rows],
-            classes=self.classes[rows],
-            ids=ids,
-            masks=None if self.masks is None else self.masks[rows],
-            is_mapped=self.is_mapped and is_view,
-        )
+        if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            return self[numbers[0] : numbers[0] + len(numbers)]
+        return replace(self, ids=tuple(self.ids[i] for i in numbers), is_mapped=False, **self._rows(indices))
 
     def first(self, count: int) -> ImageSet:
-        """The first `count` images, a view; all where there are fewer."""
-        masks = None if self.masks is None else self.masks[:count]
-        return replace(
-            self, images=self.images[:count], labels=self.labels[:count], classes=self.classes[:count],
-            ids=self.ids[:count], masks=masks,
-        )
+        """A view; all where there are fewer."""
+        return self[:count]
+
+    def _rows(self, rows: slice | Tensor) -> dict[str, Tensor | None]:
+        masks = None if self.masks is None else self.masks[rows]
+        return {"images": self.images[rows], "labels": self.labels[rows], "classes": self.classes[rows], "masks": masks}
 
     def images_for(self, device: torch.device) -> Tensor:
         """The images where batches are drawn from: on the device, or in their file where they are mapped."""
@@ -187,6 +183,17 @@ class Explanations:
             self, sources=self.sources.select(indices), images=self.images[indices], logits=self.logits[indices],
             source_logits=self.source_logits[indices],
         )
+
+
+def joined(parts: Sequence[Values]) -> Values:
+    """Tensors and tuples one after another, in dataclasses too; of anything else the first, as all are the same."""
+    first = parts[0]
+    if is_dataclass(first):
+        values = {field.name: joined([getattr(part, field.name) for part in parts]) for field in fields(first)}
+        return replace(first, **values)
+    if isinstance(first, tuple):
+        return tuple(value for part in parts for value in part)
+    return torch.cat(list(parts)) if isinstance(first, Tensor) else first
 
 
 @dataclass(frozen=True, kw_only=True)

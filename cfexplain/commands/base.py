@@ -6,9 +6,9 @@ import importlib
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 from cfexplain.runs.folder import RunFolder
-from cfexplain.types import Splits
+from cfexplain.types import Splits, Tick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,13 @@ class Job:
     folder: RunFolder
     reporter: Reporter
 
+    def start(self, config: CommandConfig, seed: int, parents: Sequence[Path]) -> torch.device:
+        """The device of a run that builds on others, its parents."""
+        device = start_torch(config.runtime, config.device)
+        self.folder.update(seed=seed, device=device_name(device))
+        self.folder.write_parents(parents)
+        return device
+
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Note the part's duration in run.json."""
@@ -63,9 +70,13 @@ class Job:
         timings = self.folder.record["timings_seconds"] | {part: round(time.monotonic() - started, 3)}
         self.folder.update(timings_seconds=timings)
 
-    def note(self, text: str) -> None:
-        """A caveat: said now, and kept in run.json beside the numbers."""
-        if text not in self.folder.record["warnings"]:
+    def reporter_of(self, stage: str) -> Callable[[Tick], None]:
+        """For a training whose ticks are to bear this name."""
+        return lambda tick: self.reporter(replace(tick, stage=stage))
+
+    def note(self, text: str | None) -> None:
+        """A caveat, if there is one: said now, and kept in run.json beside the numbers."""
+        if text is not None and text not in self.folder.record["warnings"]:
             self.folder.update(warnings=[*self.folder.record["warnings"], text])
             self.reporter.say(f"note: {text}")
 

@@ -7,13 +7,11 @@ read against its own threshold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from cfexplain.commands.base import Command, Job
-from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, SIDES
+from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, RUN_NAMES
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
-from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.files import write_csv
@@ -54,17 +52,15 @@ class CompareRuns(Command):
 
     def run(self, job: Job) -> dict[str, float | str]:
         config, opened = self.config, open_runs(self.config)
-        files = find_images(config.images) if config.images else []
-        device = start_torch(config.runtime, config.device)
-        job.folder.update(seed=opened[0].config.seed, device=device_name(device))
-        job.folder.write_parents([trained.folder for trained in opened])
+        files = find_images(config.images or [])
+        device = job.start(config, opened[0].config.seed, [trained.folder for trained in opened])
         with job.timed("data"):
             splits = [trained.config.load_splits() for trained in opened]
             images = _images(opened, files, splits[0])
         with job.timed("reference"):
             runs = [
                 _compared_run(config, job, name, *parts, device)
-                for name, parts in zip(SIDES, zip(opened, splits, images, strict=True), strict=False)
+                for name, parts in zip(RUN_NAMES, zip(opened, splits, images, strict=True), strict=False)
             ]
         job.reporter.say(f"comparing {len(runs)} runs on {len(images[0])} images")
         with job.timed("compare"):
@@ -77,14 +73,14 @@ class CompareRuns(Command):
         if "cohens_kappa" not in metrics:
             job.note(NO_KAPPA)
         job.folder.write_metrics(metrics)
-        _report(config, job, runs, verdicts, metrics, device)
+        _report(config, job, opened, runs, verdicts, metrics, device)
         return metrics
 
     def plan(self, device: torch.device) -> Iterator[str]:
         runs = open_runs(self.config)
-        files = find_images(self.config.images) if self.config.images else []
+        files = find_images(self.config.images or [])
         images = _images(runs, files, None if files else runs[0].config.load_splits())
-        for name, run in zip(SIDES, runs, strict=False):
+        for name, run in zip(RUN_NAMES, runs, strict=False):
             run.load_model(device)
             yield f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}"
 
@@ -95,7 +91,7 @@ def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> l
     if files:
         return [own_images(files, shape) for shape in shapes]
     if len(set(shapes)) > 1:
-        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(SIDES, shapes, strict=False))
+        sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(RUN_NAMES, shapes, strict=False))
         raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")
     assert first is not None
     return [test_anomalies(first)] * len(runs)
@@ -107,28 +103,26 @@ def _compared_run(
 ) -> ComparedRun:
     """With the reference of cfexplain explain, so that the verdicts are the same."""
     model = trained.load_model(device)
-    report = lambda tick: job.reporter(replace(tick, stage=f"second detector of {name}"))  # noqa: E731
-    reference = config.reference(trained, model, splits, device, report)
+    reference = config.reference(trained, model, splits, device, job.reporter_of(f"second detector of {name}"))
     job.reporter.end_stage()
     return ComparedRun(
-        name=name, folder=trained.folder, slug=trained.slug, image_shape=trained.image_shape(), model=model,
-        reference=reference, images=images,
+        name=name, image_shape=trained.image_shape(), model=model, reference=reference, images=images
     )
 
 
 def _report(
-    config: EvaluateConfig, job: Job, runs: list[ComparedRun], verdicts: list[RunVerdicts],
+    config: EvaluateConfig, job: Job, opened: list[TrainedRun], runs: list[ComparedRun], verdicts: list[RunVerdicts],
     metrics: dict[str, float | str], device: torch.device,
 ) -> None:
     meanings = comparison_meanings(metrics, runs)
     print_metrics(metrics, meanings, job.reporter.stream)
     chosen = shown_images(verdicts, config.num_compared_images)
     images = [_compared(runs, verdicts, index, device) for index in chosen]
-    facts = {f"run {run.name}": run.folder for run in runs}
-    limits = {run.name: f"{score_of(run.reference.threshold):.6g}" for run in runs}
-    facts |= {f"{name} counts as normal": f"score at or below {limit}" for name, limit in limits.items()}
+    facts: dict[str, object] = {f"run {run.name}": trained.folder for run, trained in zip(runs, opened, strict=True)}
+    for run in runs:
+        facts[f"{run.name} counts as normal"] = f"score at or below {score_of(run.reference.threshold):.6g}"
     facts["second detector of the verdicts"] = config.second_detector
-    title = f"Comparison: {' and '.join(dict.fromkeys(run.slug for run in runs))}"
+    title = f"Comparison: {' and '.join(dict.fromkeys(trained.slug for trained in opened))}"
     write_comparison(
         job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images
     )
@@ -150,7 +144,7 @@ def _compared(runs: list[ComparedRun], verdicts: list[RunVerdicts], index: int, 
             threshold=run.reference.threshold,
             verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
             best=int(part.concepts[index]),
-            accepted_by={other.name: said for other, said in zip(runs, accepted, strict=False) if other is not run},
+            accepted_by={other.name: is_accepted for other, is_accepted in zip(runs, accepted) if other is not run},
         ))
     return ComparedImage(
         id=verdicts[0].names[index], views=tuple(views),

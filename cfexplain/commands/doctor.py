@@ -17,8 +17,7 @@ from pathlib import Path
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.health.check import Check, Mark
 from cfexplain.health.data import data_checks, weight_checks
-from cfexplain.health.machine import device_checks, folder_check, version_checks
-from cfexplain.health.run import run_check
+from cfexplain.health.machine import device_checks, folder_check, run_check, version_checks
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from cfexplain.commands.base import Command, counts, Job
@@ -14,7 +13,7 @@ from cfexplain.commands.judging_config import refitted_detector
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.engine.runtime import autocast_dtype, device_name, start_torch
+from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.explanation.explain import explain_images
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
@@ -47,12 +46,9 @@ class Evaluate(Command):
         return self.config.open().slug
 
     def run(self, job: Job) -> dict[str, float | str]:
-        config = self.config
-        trained = config.open()
-        device = start_torch(config.runtime, config.device)
+        config, trained = self.config, self.config.open()
         seed = trained.config.seed if config.seed is None else config.seed
-        job.folder.update(seed=seed, device=device_name(device))
-        job.folder.write_parents(trained.parents)
+        device = job.start(config, seed, trained.parents)
         with job.timed("data"):
             splits = trained.config.load_splits()
         with job.timed("explain"):
@@ -93,7 +89,7 @@ def _inputs(
             return fitted[seed]
         stage = f"refit {next(numbers)} of the detector"
         job.reporter.begin_stage(stage, 0)
-        report = lambda tick: job.reporter(replace(tick, stage=stage))  # noqa: E731
+        report = job.reporter_of(stage)
         if other is splits and seed == trained.config.seed + SEED_OFFSET:  # explain's second detector
             detector = refitted_detector(trained, splits, device, Path(config.cache_dir), report)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
-from cfexplain.engine.runtime import device_name, start_torch
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.files import read_json
@@ -51,10 +49,9 @@ class Explain(Command):
     def run(self, job: Job) -> dict[str, float | str]:
         config, trained = self.config, self.config.open()
         shards = find_shards(config.merge, trained.folder) if config.merge else []
-        files = find_images(config.images) if config.images else []
-        device = start_torch(config.runtime, config.device)
-        job.folder.update(seed=trained.config.seed, device=device_name(device))
-        job.folder.write_parents([*trained.parents, *(shard.folder for shard in shards)])
+        files = find_images(config.images or [])
+        parents = [*trained.parents, *(shard.folder for shard in shards)]
+        device = job.start(config, trained.config.seed, parents)
         remedy = f"explain again: cfexplain explain run={trained.folder}"
         saved = SavedInspections(folder=job.folder.path, remedy=remedy)
         if shards:
@@ -62,9 +59,7 @@ class Explain(Command):
         else:
             _inspect_all(config, job, trained, saved, files, device)
         with job.timed("report"):
-            return write_results(
-                job, saved, trained, config.num_grid_images, config.num_film_strips, config.num_cards
-            )
+            return write_results(job, saved, trained, config)
 
     def plan(self, device: torch.device) -> Iterator[str]:
         config, trained = self.config, self.config.open()
@@ -72,7 +67,7 @@ class Explain(Command):
             shards = find_shards(config.merge, trained.folder)
             yield f"{len(shards)} shards, {shards[0].shard['num_images_of_all']} images"
             return
-        files = find_images(config.images) if config.images else []
+        files = find_images(config.images or [])
         model = trained.load_model(device)
         splits = trained.config.load_splits()
         images = _images(files, trained, splits)
@@ -124,8 +119,7 @@ def _inspect_all(
         shard, of_all = shard_record(config.part, part, images, trained.folder), f" of {len(images)}"
         job.folder.update(shard=shard)
     with job.timed("reference"):
-        report = lambda tick: job.reporter(replace(tick, stage="second detector"))  # noqa: E731
-        reference = config.reference(trained, model, splits, device, report)
+        reference = config.reference(trained, model, splits, device, job.reporter_of("second detector"))
         job.reporter.end_stage()
     saved.begin(_index(config, trained, images, reference, shard))
     job.reporter.say(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cfexplain.commands.base import Job
-from cfexplain.commands.judging_config import REFIT
+from cfexplain.commands.judging_config import ExplainConfig, REFIT
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.files import writing_csv
 from cfexplain.inspection.atlas import AtlasBuilder
@@ -32,21 +32,19 @@ WEAK = (
 
 
 def write_results(
-    job: Job, saved: SavedInspections, trained: TrainedRun, num_grid_images: int, num_film_strips: int,
-    num_cards: int | None,
+    job: Job, saved: SavedInspections, trained: TrainedRun, config: ExplainConfig
 ) -> dict[str, float | str]:
     index, num_images, totals = saved.index, saved.num_images, Totals()
     known = metrics_of(trained.folder)
     detector_auroc = known.get("detector_auroc")
     if detector_auroc is not None and detector_auroc < WEAK_DETECTOR:
         job.note(WEAK.format(detector_auroc))
-    if (note := unlike_normals(known)) is not None:
-        job.note(note)
+    job.note(unlike_normals(known))
     class_names = index["class_names"]
     pictures = ChosenPictures(
-        job.folder.path, class_names, index["false_alarm_rate"], grid=spread(num_images, num_grid_images),
-        strips=spread(num_images, num_film_strips),
-        cards=spread(num_images, num_images if num_cards is None else num_cards),
+        job.folder.path, class_names, index["false_alarm_rate"], grid=spread(num_images, config.num_grid_images),
+        strips=spread(num_images, config.num_film_strips),
+        cards=spread(num_images, num_images if config.num_cards is None else config.num_cards),
     )
     items, atlas = InspectorItems(job.folder.path, class_names, num_images), None
     with writing_csv(job.folder.path / "samples.csv") as write_rows:

@@ -62,12 +62,10 @@ def _recorded(build: Callable[[], Command], run: RunFolder) -> float:
         with warnings_as_notes(job):
             metrics = command.run(job)
         status, code = "done", 0
-    except Interrupted as error:
-        status, code, stop = "interrupted", error.exit_code, KeyboardInterrupt()
-        log.exception("%s", error)
-        complain(str(error))
     except CfexplainError as error:
         code = error.exit_code
+        if isinstance(error, Interrupted):
+            status, stop = "interrupted", KeyboardInterrupt()
         log.exception("%s", error)
         complain(str(error))
     except (KeyboardInterrupt, SystemExit) as error:  # SystemExit: a cluster's launcher takes the job back

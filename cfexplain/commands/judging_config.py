@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cfexplain.commands.base import CommandConfig
-from cfexplain.commands.trained_run import load_detector, open_run, TrainedRun
+from cfexplain.commands.trained_run import load_detector, open_run, save_detector, TrainedRun
 from cfexplain.detectors.base import Detector
 from cfexplain.detectors.fitting import fit_detector
-from cfexplain.engine import checkpoint
 from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
@@ -35,7 +34,7 @@ HEADLINES = (
     "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",
     "class_normal_rate",
 )
-SIDES = string.ascii_lowercase  # names of compared runs
+RUN_NAMES = string.ascii_lowercase  # names of compared runs
 
 log = logging.getLogger("cfexplain")
 
@@ -144,8 +143,8 @@ class EvaluateConfig(JudgingConfig):
                 raise ConfigError(
                     f"compare needs two runs or more, like compare=[runA,runB], and {self.compare[0]} is one"
                 )
-            if len(self.compare) > len(SIDES):
-                raise ConfigError(f"compare takes at most {len(SIDES)} runs, got {len(self.compare)}")
+            if len(self.compare) > len(RUN_NAMES):
+                raise ConfigError(f"compare takes at most {len(RUN_NAMES)} runs, got {len(self.compare)}")
         elif self.images is not None:
             raise ConfigError(
                 "images= goes with compare=[runA,runB]; metrics need the test set, and one run explains images of your "
@@ -183,5 +182,5 @@ def refitted_detector(
     dtype = autocast_dtype(config.runtime, device)
     detector = fit_detector(config.detector, config.encoder, splits, seed, device, report, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
+    save_detector(detector, splits.image_shape, path)
     return detector

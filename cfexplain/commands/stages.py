@@ -14,7 +14,7 @@ import numpy as np
 
 from cfexplain.commands.base import counts, Job
 from cfexplain.commands.train_config import Stage, TrainConfig
-from cfexplain.commands.trained_run import load_detector
+from cfexplain.commands.trained_run import load_detector, save_detector
 from cfexplain.data.splits import role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.detectors.external.calibration import calibrate_external
@@ -59,8 +59,7 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
     metrics = _detector_metrics(detector, splits, config.seed, device)
     if "detector_auroc" not in metrics:
         job.note("the dataset has no test anomalies: detector_auroc is left out")
-    if (note := unlike_normals(metrics)) is not None:
-        job.note(note)
+    job.note(unlike_normals(metrics))
     job.folder.write_metrics(metrics)
     if config.stage is not Stage.detector:
         with job.timed("generator"):
@@ -105,24 +104,28 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
     if path.exists():
         job.reporter.say(f"detector taken from {path}")
         detector = load_detector(config, path, REMEDY, device)
-        _share(detector, path.parent, ranks)
-        return detector
-    if config.stage is Stage.generator:
+    elif config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
-    if not config.detector.is_trained:
+    elif not config.detector.is_trained:
         detector = _take_over(config, job, splits, device)
-        _share(detector, path.parent, ranks)
-        return detector
+    else:
+        return _fit_detector(config, job, splits, device, ranks)
+    ranks.shared({"folder": str(path.parent.resolve()), "weights": detector.state_dict()})
+    return detector
+
+
+def _fit_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks) -> Detector:
     ranks.shared(None)
+    folder = job.folder.checkpoints
     learner = DetectorLearner(config.detector, config.encoder, splits, config.seed, device, ranks)
     learner.autocast_dtype = autocast_dtype(config.runtime, device)
     _resume(learner, job)
     train(
         learner, config.detector.steps, LOG_EVERY_STEPS, job.reporter,
-        save=lambda: checkpoint.save_learner(learner, path.parent), save_every_steps=config.fit.checkpoint_every_steps,
+        save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
     )
     detector = learner.fitted()
-    checkpoint.save(path, {"image_shape": list(splits.image_shape), "detector": detector.state_dict()})
+    save_detector(detector, splits.image_shape, folder / "detector.pt")
     return detector
 
 
@@ -131,8 +134,7 @@ def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.devi
     detector, message = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
     job.reporter.say(message)
     config.detector.copy_files(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
-    values = {"image_shape": list(splits.image_shape), "detector": detector.state_dict()}
-    checkpoint.save(job.folder.checkpoints / "detector.pt", values)
+    save_detector(detector, splits.image_shape, job.folder.checkpoints / "detector.pt")
     return detector
 
 
@@ -156,7 +158,7 @@ def train_generator(
     job.folder.update(score_noise=learner.levels.noise)
     _resume(learner, job)
     # Pictures while training show exposure images: the test set is for the end.
-    shown = splits.exposure.select(_indices(spread(len(splits.exposure), config.num_grid_images)))
+    shown = _some(splits.exposure, config.num_grid_images)
 
     def draw() -> None:
         if learner.steps_done % config.fit.image_every_steps == 0:
@@ -174,14 +176,13 @@ def train_generator(
         "generator": model.generator.state_dict(),
         "concept_classifier": model.concept_classifier.state_dict(),
     })
-    anomalies = splits.explained
-    anomalies = anomalies.select(_indices(spread(len(anomalies), config.num_grid_images)))
+    anomalies = _some(splits.explained, config.num_grid_images)
     picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
     write_picture(job.folder.images / "counterfactuals.png", picture)
 
 
-def _indices(chosen: list[int]) -> torch.Tensor:
-    return torch.tensor(chosen, dtype=torch.long)
+def _some(images: ImageSet, number: int) -> ImageSet:
+    return images.select(torch.tensor(spread(len(images), number), dtype=torch.long))
 
 
 def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) -> None:
@@ -210,8 +211,3 @@ def _train_alongside(learner: Learner, num_steps: int, log_every_steps: int, con
         learner, num_steps, log_every_steps, report=lambda tick: None, save=lambda: None,
         save_every_steps=config.fit.checkpoint_every_steps,
     )
-
-
-def _share(detector: Detector, folder: Path, ranks: Ranks) -> None:
-    """One that need not be trained; folder: where it has put what it is read from."""
-    ranks.shared({"folder": str(folder.resolve()), "weights": detector.state_dict()})

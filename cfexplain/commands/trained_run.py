@@ -110,6 +110,10 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
     return detector
 
 
+def save_detector(detector: Detector, image_shape: ImageShape, path: Path) -> None:
+    checkpoint.save(path, {"image_shape": list(image_shape), "detector": detector.state_dict()})
+
+
 def _image_shape(values: dict, path: Path, remedy: str) -> ImageShape:
     shape = values.get("image_shape")
     if not (isinstance(shape, list) and len(shape) == 3):

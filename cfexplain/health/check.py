@@ -23,8 +23,3 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.mark.value:8}{self.name:20}{self.found}" + (f". {self.remedy}" if self.remedy else "")
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-import cfexplain
 from cfexplain import config as configs
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.reading.cifar import CIFAR10, CIFAR100
@@ -47,16 +46,10 @@ def data_checks(root: Path, cache_dir: Path) -> Iterator[Check]:
     """root: takes the place of `data` in the roots of conf/. cache_dir: what a loader may write to."""
     yield Check("data glyphs", Mark.ok, "rendered on first use, nothing to download")
     for group in ("dataset", "exposure"):
-        for file in sorted((conf_dir() / group).glob("*.yaml")):
+        for file in sorted((configs.conf_dir() / group).glob("*.yaml")):
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
             if values.get("root") not in (None, "???"):
                 yield _set_check(group, file.stem, values, _root(root, values["root"]), cache_dir)
-
-
-def conf_dir() -> Path:
-    """conf/: inside the package in a wheel, beside it in a checkout."""
-    package = Path(cfexplain.__file__).resolve().parent
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
 def weight_checks(torch_cache: Path) -> Iterator[Check]:
@@ -110,7 +103,7 @@ def _encoder_weights_check(torch_cache: Path) -> Check:
 
 def _inception_check(torch_cache: Path) -> Check:
     """Of metric.fid.features=inception."""
-    values = yaml.safe_load((conf_dir() / "metric" / "fid.yaml").read_text(encoding="utf-8"))["fid"]
+    values = yaml.safe_load((configs.conf_dir() / "metric" / "fid.yaml").read_text(encoding="utf-8"))["fid"]
     file = Path(values["weights_path"] or torch_cache / INCEPTION_FILE)
     is_needed = values["features"] == "inception"
     missing = [] if file.is_file() else [f"no weights at {file}"]

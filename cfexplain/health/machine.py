@@ -1,18 +1,26 @@
-"""Health of the machine: packages that belong together, device, folders that can be written."""
+"""Health of the machine: packages that belong together, device, folders that can be written; and of the whole: ten
+steps of detector and generator through the real command, in a folder that is removed."""
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
+import cfexplain
 from cfexplain.engine.runtime import GPU_NODES
-from cfexplain.health.check import Check, Mark, reason
+from cfexplain.errors import reason_of
+from cfexplain.health.check import Check, Mark
 from cfexplain.lazy import torch, torchvision
+from cfexplain.version import installed
 
 MIN_PYTHON, MIN_TORCH = (3, 11), (2, 11)
 VISION_AHEAD = 15  # torch 2.n and torchvision 0.(n + 15) are built for each other
@@ -20,6 +28,14 @@ NEEDED = ("torchmetrics", "hydra-core", "omegaconf", "numpy", "pillow", "rich")
 IMPORTED = {"hydra-core": "hydra", "pillow": "PIL", "torchmetrics": "torchmetrics.image.fid"}
 LAUNCHERS = {"hydra-joblib-launcher": "joblib", "hydra-submitit-launcher": "cluster"}  # package -> our extra
 LITTLE_DISK_GB, NO_DISK_GB = 5.0, 0.2
+NUM_STEPS = 10
+TIMEOUT_SECONDS = 120
+TINY = [
+    "dataset.train_size=240", "dataset.test_size=80", "dataset.reference_size=240", "exposure.limit=200",
+    "encoder.width=4", "detector.batch_size=32", f"detector.steps={NUM_STEPS}", "generator.width=8",
+    "generator.discriminator_width=8", "generator.concept_width=8", "fit.batch_size=8", f"fit.steps={NUM_STEPS}",
+    f"fit.log_every_steps={NUM_STEPS}",
+]
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)  # what an import of a wrong build raises
 
 
@@ -30,13 +46,6 @@ def version_checks() -> Iterator[Check]:
     for package in NEEDED:
         yield package_check(package)
     yield launcher_check()
-
-
-def installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def python_check(version: tuple[int, ...], text: str) -> Check:
@@ -70,7 +79,7 @@ def import_check() -> Check:
         boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2.1], [5, 5, 6, 6]])
         kept = torchvision.ops.nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolist()
     except BROKEN as error:
-        return Check(name, Mark.problem, f"torch and torchvision do not work together ({reason(error)})",
+        return Check(name, Mark.problem, f"torch and torchvision do not work together ({reason_of(error)})",
                      "pip install --force-reinstall torch torchvision")
     if kept != [1, 2]:
         return Check(name, Mark.problem, f"torchvision.ops.nms gives {kept}, not [1, 2]",
@@ -85,7 +94,7 @@ def package_check(package: str) -> Check:
     try:
         import_module(IMPORTED.get(package, package))
     except BROKEN as error:
-        return Check(package, Mark.problem, f"{version} does not import ({reason(error)})",
+        return Check(package, Mark.problem, f"{version} does not import ({reason_of(error)})",
                      f"pip install --force-reinstall {package}")
     return Check(package, Mark.ok, version)
 
@@ -131,7 +140,7 @@ def _cuda_check() -> Check:
         is_right = torch.equal((matrix.cuda() @ matrix.cuda()).cpu(), matrix @ matrix)  # whole numbers: exact
         free, total = (number / 2**30 for number in torch.cuda.mem_get_info())
     except RuntimeError as error:
-        return Check("device", Mark.problem, f"cuda ({name}) fails: {reason(error)}",
+        return Check("device", Mark.problem, f"cuda ({name}) fails: {reason_of(error)}",
                      "Free the GPU or install the torch build for its driver; meanwhile use device=cpu")
     if not is_right:
         return Check("device", Mark.problem, f"cuda ({name}) multiplies wrongly", "Use device=cpu; check the driver")
@@ -152,6 +161,30 @@ def folder_check(key: str, folder: Path) -> Check:
         mark = Mark.problem if free < NO_DISK_GB else Mark.note
         return Check(key, mark, found, f"Make room, or give another folder: {key}=<folder>")
     return Check(key, Mark.ok, found)
+
+
+def run_check(folder: Path) -> Check:
+    """folder: a scratch one, which the run fills."""
+    package = str(Path(cfexplain.__file__).resolve().parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "CFEXPLAIN_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "cfexplain", "train", *TINY, "run_dir=run", "output_root=outputs", "--json"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return Check("ten-step run", Mark.problem, f"not done after {TIMEOUT_SECONDS} s",
+                     "Look for other programs that use the machine; set runtime.num_threads")
+    if done.returncode != 0:
+        complaints = [line for line in done.stderr.splitlines() if line.startswith("cfexplain: ")]
+        words = (complaints or done.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("cfexplain: ")
+        return Check("ten-step run", Mark.problem, f"exit code {done.returncode}: {words[:300]}",
+                     "Mend the problems above first; then look at cfexplain train dry_run=true")
+    device = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))["device"]
+    speeds = dict(re.findall(r"^\[(\w+)\] .* (\d+) images/s", done.stderr, re.MULTILINE))  # history.jsonl has no times
+    words = ", ".join(f"{stage} {speed} images/s" for stage, speed in speeds.items())
+    return Check("ten-step run", Mark.ok, f"done on {device}: {words} (tiny networks, warm-up included)")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

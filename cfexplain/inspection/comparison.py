@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from cfexplain.inspection.reference import Reference
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.metrics.distance import changed_fractions, l1_distances, level_changes, VISIBLE_CHANGE
-from cfexplain.types import ImageSet, ImageShape
+from cfexplain.types import ImageSet, ImageShape, joined
 
 BATCH_SIZE = 256
 
@@ -29,8 +28,6 @@ class ComparedRun:
     """One of the compared runs, opened. images: in the size that it takes."""
 
     name: str
-    folder: Path
-    slug: str
     image_shape: ImageShape
     model: FittedModel
     reference: Reference
@@ -70,10 +67,6 @@ class RunVerdicts:
         return VERDICTS[int(self.codes[index, self.concepts[index]])]
 
 
-JOINED = ("classes", "logits_before", "is_anomalous", "codes", "concepts", "logits_after", "l1_distances",
-          "changed_fractions")  # tensors of RunVerdicts that every batch has
-
-
 def run_verdicts(run: ComparedRun, runs: list[ComparedRun], device: torch.device) -> RunVerdicts:
     """Batch after batch; the counterfactuals themselves are not kept."""
     parts: list[RunVerdicts] = []
@@ -83,12 +76,7 @@ def run_verdicts(run: ComparedRun, runs: list[ComparedRun], device: torch.device
             parts.append(_batch_verdicts(run, runs, batch, device))
     if not parts:
         raise DataError(f"images: none of the {len(run.images)} files could be read; cfexplain.log names each")
-    is_same_size = parts[0].accepted is not None
-    return RunVerdicts(
-        names=tuple(name for part in parts for name in part.names),
-        accepted=torch.cat([part.accepted for part in parts]) if is_same_size else None,  # type: ignore[misc]
-        **{name: torch.cat([getattr(part, name) for part in parts]) for name in JOINED},
-    )
+    return joined(parts)
 
 
 def best_concepts(codes: Tensor, logits: Tensor) -> Tensor:

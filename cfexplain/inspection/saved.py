@@ -19,9 +19,10 @@ from cfexplain.errors import DataError
 from cfexplain.files import read_json, replacing, write_json
 from cfexplain.inspection.base import Inspection
 from cfexplain.inspection.shards import merge_command
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import Tensor
+from cfexplain.older_runs import measured_beside_explanations
 from cfexplain.runs.lookup import parent_runs
-from cfexplain.types import Explanations, ImageSet
+from cfexplain.types import Explanations, ImageSet, joined
 
 FOLDER, INDEX = "inspections", "index.json"
 SOURCES = ("images", "labels", "classes", "ids")
@@ -89,7 +90,7 @@ class SavedInspections:
 
     @property
     def num_images(self) -> int:
-        return sum(len(_explanations_in(file, self._load(file), self.remedy).sources) for file in self.files)
+        return sum(len(self._explanations(file, self._load(file)).sources) for file in self.files)
 
     def __iter__(self) -> Iterator[Inspection]:
         return map(self._inspection, self.files)
@@ -99,9 +100,8 @@ class SavedInspections:
 
     def _inspection(self, file: Path) -> Inspection:
         values = self._load(file)
-        explanations = _explanations_in(file, values, self.remedy)
-        # Runs of earlier versions have both in one file.
-        measured = values["inspection"] if "inspection" in values else self._load(_measured(file))
+        explanations = self._explanations(file, values)
+        measured = measured_beside_explanations(values) or self._load(_measured(file))
         try:
             return Inspection(explanations=explanations, **{name: _restored(measured[name]) for name in MEASURED})
         except KeyError as error:
@@ -120,23 +120,14 @@ class SavedInspections:
                 f"{self.folder} is shard {shard['index']}/{shard['num_shards']}, and metrics need all images; merge "
                 f"the {shard['num_shards']} shards first: {command}"
             )
-        return joined([_explanations_in(file, self._load(file), self.remedy) for file in self.files])
+        return joined([self._explanations(file, self._load(file)) for file in self.files])
 
-
-def joined(parts: list[Explanations]) -> Explanations:
-    sources = [part.sources for part in parts]
-    return Explanations(
-        sources=ImageSet(
-            images=torch.cat([source.images for source in sources]),
-            labels=torch.cat([source.labels for source in sources]),
-            classes=torch.cat([source.classes for source in sources]),
-            ids=tuple(name for source in sources for name in source.ids),
-        ),
-        images=torch.cat([part.images for part in parts]),
-        logits=torch.cat([part.logits for part in parts]),
-        source_logits=torch.cat([part.source_logits for part in parts]),
-        threshold=parts[0].threshold,
-    )
+    def _explanations(self, file: Path, values: dict[str, Any]) -> Explanations:
+        try:
+            sources = ImageSet(**values["sources"] | {"ids": tuple(values["sources"]["ids"])})
+            return Explanations(sources=sources, **values["explanations"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
 
 
 def _plain(value: Tensor | tuple[str, ...] | float | None) -> Any:
@@ -152,11 +143,3 @@ def _restored(value: Any) -> Any:
 
 def _measured(file: Path) -> Path:
     return file.with_stem(f"{file.stem}-measured")
-
-
-def _explanations_in(file: Path, values: dict[str, Any], remedy: str) -> Explanations:
-    try:
-        sources = ImageSet(**{name: _restored(value) for name, value in values["sources"].items()})
-        return Explanations(sources=sources, **values["explanations"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({error}); {remedy}") from error

@@ -21,10 +21,8 @@ from cfexplain.files import read_json
 from cfexplain.runs.lookup import parent_runs
 
 # What neither changes a shard's numbers nor belongs to its part.
-MAY_DIFFER = (
-    "run", "shard", "merge", "run_dir", "output_root", "cache_dir", "num_grid_images", "num_film_strips", "num_cards",
-    "dry_run", "json", "runtime.num_threads",
-)
+PICTURES = ("num_grid_images", "num_film_strips", "num_cards")
+MAY_DIFFER = (*configs.PLACES, *PICTURES, "run", "shard", "merge", "runtime.num_threads")
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,12 @@ def atlas_section(atlas: ConceptAtlas) -> Section:
 def _overlap_words(atlas: ConceptAtlas) -> str:
     pairs = [(one, two) for two in range(len(atlas.concepts)) for one in range(two)]
     overlaps = ", ".join(f"{one} and {two}: {float(atlas.overlap[one, two]):.2f}" for one, two in pairs)
-    told = "" if np.isnan(atlas.accuracy) else (
+    told_apart = "" if np.isnan(atlas.accuracy) else (
         f" A simple classifier tells the concepts by their coarse edits in {100 * atlas.accuracy:.0f} % of new cases "
         f"(chance: {100 * atlas.chance:.0f} %)."
     )
-    return f"Overlap, the mean cosine of two concepts' edits (1: the same): {overlaps or 'one concept only'}.{told}"
+    overlaps = overlaps or "one concept only"
+    return f"Overlap, the mean cosine of two concepts' edits (1: the same): {overlaps}.{told_apart}"
 
 
 def _row(number: int, concept: ConceptSummary) -> list[str]:

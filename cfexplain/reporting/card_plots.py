@@ -102,8 +102,8 @@ def draw_position(pen: Pen, left: float, top: float, before: float, after: float
     pen.draw.ellipse((x - 6, y - 6, x + 6, y + 6), TONES["holds"], PAPER)
     for share, anchor in ((0, "la"), (0.5, "ma"), (1, "ra")):
         pen.draw.text((start + width * share, y + 14), f"{100 * share:.0f} %", MUTED, small, anchor=anchor)
-    told = "share of normal images with a lower score; diamond: the image, disc: the counterfactual"
-    return pen.text(left, y + 32, told, 13, MUTED, PLOT_WIDTH)
+    caption = "share of normal images with a lower score; diamond: the image, disc: the counterfactual"
+    return pen.text(left, y + 32, caption, 13, MUTED, PLOT_WIDTH)
 
 
 def fitted(pixels: np.ndarray, side: int) -> Image.Image:

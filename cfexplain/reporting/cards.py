@@ -59,10 +59,10 @@ def draw_card(
 
 def _draw_head(pen: Pen, content: CardContent, tiles: dict[str, np.ndarray]) -> float:
     y = pen.text(MARGIN, MARGIN, content.name, 24, INK, INNER)
-    told = [f"Class {content.class_name}."] if content.class_name else []
-    told += [f"Score {logit_words(content.logit)}, {content.position_words}.",
-             f"The detector flags scores above {logit_words(content.threshold)}."]
-    y = pen.text(MARGIN, y + 4, " ".join(told), 14, MUTED, INNER)
+    facts = [f"Class {content.class_name}."] if content.class_name else []
+    facts += [f"Score {logit_words(content.logit)}, {content.position_words}.",
+              f"The detector flags scores above {logit_words(content.threshold)}."]
+    y = pen.text(MARGIN, y + 4, " ".join(facts), 14, MUTED, INNER)
     for sentence in content.sentences:
         y = pen.text(MARGIN, y + 6, sentence, 17, INK, INNER)
     shown = {"the image": tiles["image"], f"nearest normal image: {content.nearest_id}": tiles["nearest"],

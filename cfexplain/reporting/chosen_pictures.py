@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cfexplain.inspection.base import Inspection
-from cfexplain.inspection.saved import joined
 from cfexplain.lazy import torch
 from cfexplain.reporting.cards import draw_card
 from cfexplain.reporting.grids import counterfactual_grid, difference_grid, film_strip, write_picture
 from cfexplain.reporting.inspector import Section
 from cfexplain.runs.folder import safe_name
-from cfexplain.types import class_name, Explanations
+from cfexplain.types import class_name, Explanations, joined
 
 CAPTIONS = {
     "counterfactuals": "Anomalies and their counterfactuals, with anomaly scores",
@@ -43,12 +42,12 @@ class ChosenPictures:
         if rows:
             part = explanations.select(torch.tensor(rows))
             self._in_grid = joined([part] if self._in_grid is None else [self._in_grid, part])
-        for row, said in enumerate(sentences):
+        for row, texts in enumerate(sentences):
             if first + row in self.strips:
                 number = self.strips.index(first + row)
                 write_picture(self.folder / "images" / f"film-strip-{number}.png", film_strip(explanations, row))
             if first + row in self.cards:
-                self._draw_card(inspection, row, said)
+                self._draw_card(inspection, row, texts)
 
     def overview(self) -> Section:
         """Both grids, also as files."""

@@ -41,6 +41,31 @@ class RunView:
     def is_anomalous(self) -> bool:
         return self.source_logit > self.threshold
 
+    @property
+    def sentence(self) -> str:
+        """The run's judgement, and what it would have to see changed."""
+        score, limit = logit_words(self.source_logit), logit_words(self.threshold)
+        if not self.is_anomalous:
+            return f"Normal: score {score}, limit {limit}. Nothing would have to change."
+        after, verdict = logit_words(float(self.logits[self.best])), WORDS[self.verdicts[self.best]].label
+        start = f"Anomalous: score {score}, limit {limit}."
+        if self.verdicts[self.best] is Verdict.not_flipped:
+            return f"{start} No change tried is enough: the lowest score reached is {after}."
+        change = change_words(measured_change(self.source, self.counterfactuals[self.best]))
+        others = [
+            f" {name} {'accepts' if accepts else 'does not accept'} it." for name, accepts in self.accepted_by.items()
+        ]
+        return f"{start} Normal with {change}: score {after} (concept {self.best}, {verdict}).{''.join(others)}"
+
+    def caption(self, concept: int) -> str:
+        score, verdict = logit_words(float(self.logits[concept])), WORDS[self.verdicts[concept]].label
+        return f"concept {concept}: {score}, {verdict}"
+
+    @property
+    def change(self) -> np.ndarray:
+        """(3, H, W) uint8, of the best concept."""
+        return signed_difference(self.source.numpy(), self.counterfactuals[self.best].numpy())
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedImage:
@@ -87,31 +112,6 @@ def write_comparison(
     seen = {verdict for image in images for view in image.views for verdict in view.verdicts}
     write_page(
         file, "comparison.html", title=title, facts=facts, metrics=metric_table(shared, meanings), notes=notes,
-        runs=Table(headings=headings, rows=rows, numbers=headings[1:]), images=images, sentence=sentence,
+        runs=Table(headings=headings, rows=rows, numbers=headings[1:]), images=images,
         num_images=metrics["num_images"], verdicts=[WORDS[verdict] for verdict in Verdict if verdict in seen],
-        caption=_caption, change=_change,
     )
-
-
-def sentence(view: RunView) -> str:
-    """The run's judgement, and what it would have to see changed."""
-    score, limit = logit_words(view.source_logit), logit_words(view.threshold)
-    if not view.is_anomalous:
-        return f"Normal: score {score}, limit {limit}. Nothing would have to change."
-    after, verdict = logit_words(float(view.logits[view.best])), WORDS[view.verdicts[view.best]].label
-    start = f"Anomalous: score {score}, limit {limit}."
-    if view.verdicts[view.best] is Verdict.not_flipped:
-        return f"{start} No change tried is enough: the lowest score reached is {after}."
-    change = change_words(measured_change(view.source, view.counterfactuals[view.best]))
-    said = [f"{start} Normal with {change}: score {after} (concept {view.best}, {verdict})."]
-    said += [f"{name} {'accepts' if accepts else 'does not accept'} it." for name, accepts in view.accepted_by.items()]
-    return " ".join(said)
-
-
-def _caption(view: RunView, concept: int) -> str:
-    score, verdict = logit_words(float(view.logits[concept])), WORDS[view.verdicts[concept]].label
-    return f"concept {concept}: {score}, {verdict}"
-
-
-def _change(view: RunView) -> np.ndarray:
-    return signed_difference(view.source.numpy(), view.counterfactuals[view.best].numpy())

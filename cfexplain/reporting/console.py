@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from cfexplain.files import append_json_line, read_json_lines, write_json_lines
+from cfexplain.lazy import torch
 from cfexplain.types import Tick
 
 log = logging.getLogger("cfexplain")
@@ -142,8 +143,7 @@ def as_clock(seconds: float | None) -> str:
 
 def memory_mb() -> float:
     """Memory in use: the GPU's once torch uses one, else this process's."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _uses_gpu():
         return torch.cuda.memory_allocated() / 2**20
     try:
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -154,8 +154,11 @@ def memory_mb() -> float:
 
 def peak_memory_mb() -> float:
     """Largest memory so far, of the GPU once torch uses one, else of this process."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _uses_gpu():
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux
+
+
+def _uses_gpu() -> bool:
+    return "torch" in sys.modules and torch.cuda.is_available() and torch.cuda.is_initialized()

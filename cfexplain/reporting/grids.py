@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cfexplain.data.batches import augmented
 from cfexplain.files import replacing
-from cfexplain.lazy import Tensor, torch
-from cfexplain.types import Augmentation, class_name, Explanations, ImageSet, Splits
+from cfexplain.lazy import torch
+from cfexplain.types import class_name, Explanations, Splits
 
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 FALLING, NEUTRAL, RISING = np.array([33, 102, 172.0]), np.array([247, 247, 247.0]), np.array([178, 24, 43.0])
@@ -117,10 +117,11 @@ def preview_grid(splits: Splits, num_images: int = 12) -> Image.Image:
     for label, part in parts.items():
         if part is not None and len(part):
             chosen = spread(len(part), num_images)
-            rows.append(GridRow(label=label, images=part.images[chosen].numpy(),
-                                captions=_class_names(part, chosen, splits.class_names)))
+            names = [class_name(index, splits.class_names) for index in part.classes[chosen].tolist()]
+            rows.append(GridRow(label=label, images=part.images[chosen].numpy(), captions=names))
         if label == "normal" and splits.augmentation is not None:
-            rows.append(GridRow(label="augmented", images=_augmented(part.images[chosen], splits.augmentation)))
+            images = augmented(part.images[chosen], splits.augmentation, torch.Generator().manual_seed(0))
+            rows.append(GridRow(label="augmented", images=images.numpy()))
     return draw_grid(rows)
 
 
@@ -150,10 +151,6 @@ def score_of(logit: float) -> float:
     return float(as_scores(np.array(float(logit))))
 
 
-def _augmented(images: Tensor, augmentation: Augmentation) -> np.ndarray:
-    return augmented(images, augmentation, torch.Generator().manual_seed(0)).numpy()
-
-
 def _source_row(explanations: Explanations, chosen: list[int]) -> GridRow:
     captions = _scores(explanations.source_logits.numpy()[chosen])
     return GridRow(label="anomaly", images=explanations.sources.images[chosen].numpy(), captions=captions)
@@ -161,7 +158,3 @@ def _source_row(explanations: Explanations, chosen: list[int]) -> GridRow:
 
 def _scores(logits: np.ndarray) -> list[str]:
     return [f"{score:.2f}" for score in as_scores(logits)]
-
-
-def _class_names(part: ImageSet, chosen: list[int], names: Sequence[str]) -> list[str]:
-    return [class_name(index, names) for index in part.classes[chosen].tolist()]

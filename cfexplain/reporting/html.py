@@ -70,7 +70,8 @@ def _environment() -> Environment:
 
     def json_text(values: Mapping[str, Any]) -> str:
         """For a script element, which `</script` or `<!--` would end or confuse; numbers with six digits."""
-        text = json.dumps(_rounded(values), ensure_ascii=False, separators=(",", ":"))
+        rounded = json.loads(json.dumps(values), parse_float=lambda text: float(f"{float(text):.6g}"))
+        text = json.dumps(rounded, ensure_ascii=False, separators=(",", ":"))
         return Markup(text.replace("<", "\\u003c"))
 
     found = Environment(
@@ -90,11 +91,3 @@ def _png_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     as_picture(pixels).save(buffer, format="PNG")
     return data_uri(buffer.getvalue())
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(part) for key, part in value.items()}
-    return [_rounded(part) for part in value] if isinstance(value, (list, tuple)) else value

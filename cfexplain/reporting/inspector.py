@@ -59,10 +59,10 @@ class InspectorItems:
         """sentences: of each image."""
         self.counts.update(VERDICTS[code].value for code in inspection.verdict_codes.flatten().tolist())
         classes = inspection.explanations.sources.classes
-        for index, said in enumerate(sentences):
+        for index, texts in enumerate(sentences):
             tiles = card_tiles(inspection, index)
             self.layout = self.layout or _layout(inspection, tiles, self._num_images)
-            content = card_content(inspection, index, said, class_name(int(classes[index]), self._class_names))
+            content = card_content(inspection, index, texts, class_name(int(classes[index]), self._class_names))
             values = {
                 "content": content, "values": asdict(content), "words": WORDS,
                 "sprite": base64.b64encode(_sprite(tiles, self.layout)).decode("ascii"),
@@ -87,7 +87,7 @@ def write_inspector(
     words = {verdict.value: WORDS[verdict] for verdict in VERDICTS}
     page = {
         "title": title, "falseAlarmRate": false_alarm_rate,
-        "words": {verdict: asdict(said) for verdict, said in words.items()},
+        "words": {verdict: asdict(meaning) for verdict, meaning in words.items()},
         "scale": {"falling": FALLING.tolist(), "neutral": NEUTRAL.tolist(), "rising": RISING.tolist()}, **items.layout,
     }
     with items.file:

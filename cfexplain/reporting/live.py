@@ -92,7 +92,6 @@ def newest_picture(folder: Path) -> Path | None:
 
 
 def by_stage(ticks: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Lines of history.jsonl by their stage."""
     stages: dict[str, list[Mapping[str, Any]]] = {}
     for tick in ticks:
         stages.setdefault(tick["stage"], []).append(tick)
@@ -105,7 +104,6 @@ def thinned(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """One curve a loss."""
     names = dict.fromkeys(name for line in lines for name in line if name not in NO_VALUES)
     points = {
         name: [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]

@@ -52,7 +52,6 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
 
 
 def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> list[dict[str, object]]:
-    """One an image."""
     rows = []
     for index, name in enumerate(verdicts[0].names):
         row: dict[str, object] = {
@@ -78,7 +77,7 @@ def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> lis
             row |= {f"{run.name}_{key}": value for key, value in values.items()}
             if part.accepted is not None:
                 others = zip(runs, part.accepted[index].tolist(), strict=True)
-                row |= {f"{run.name}_convinces_{other.name}": said for other, said in others if other is not run}
+                row |= {f"{run.name}_convinces_{other.name}": accepts for other, accepts in others if other is not run}
         rows.append(row)
     return rows
 

@@ -10,16 +10,16 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, UTC
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 from cfexplain.errors import ConfigError, DiskFull
 from cfexplain.files import NoLocks, open_locked, remove_leftovers, write_json, write_text
 from cfexplain.runs.lookup import record_of
-from cfexplain.version import VERSION
+from cfexplain.version import installed, VERSION
 
 LOCK = ".lock"
 MIN_FREE_MB = 8.0  # for a log, records and pictures; a training adds its checkpoints
@@ -141,7 +141,9 @@ class RunFolder:
             "seed": seed,
             "device": None,
             "parents": [],
-            "versions": versions(),
+            "versions": {"cfexplain": VERSION, "python": platform.python_version(), **{
+                package: installed(package) for package in PACKAGES
+            }},
             **git_state(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -159,7 +161,7 @@ class RunFolder:
             noted.append({"status": self.record["status"], "at": _now()})
         write_json(self.path / "run.json", self.record)
 
-    def write_parents(self, parents: list[Path]) -> None:
+    def write_parents(self, parents: Iterable[Path]) -> None:
         """Relative to this folder, so that outputs/ may be moved as a whole."""
         self.update(parents=[os.path.relpath(parent, self.path) for parent in parents])
 
@@ -178,16 +180,6 @@ def _attempt(record: dict[str, Any]) -> dict[str, Any]:
     names = ("started", "status_changes", "exit_code", "host", "pid", "argv", "versions", "git_commit",
              "git_is_clean", "device", "timings_seconds", "peak_memory_mb")
     return {"status": status, **{name: record.get(name) for name in names}}
-
-
-def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"cfexplain": VERSION, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def git_state() -> dict[str, str | bool | None]:

@@ -14,7 +14,6 @@ from cfexplain.errors import DataError
 from cfexplain.files import read_json, write_text
 
 LATEST = "latest.txt"
-GLOB = "*?["
 GONE = "process {pid} is gone without a word: killed, or out of memory"
 
 
@@ -70,7 +69,7 @@ def _latest_lines(output_root: Path) -> dict[str, str]:
 
 def holds_runs(text: str) -> bool:
     """Whether a path is a glob, or a folder that is no run itself: it stands for the runs in it."""
-    return any(sign in text for sign in GLOB) or Path(text).is_dir() and not _is_run(Path(text))
+    return glob.has_magic(text) or Path(text).is_dir() and not _is_run(Path(text))
 
 
 def run_folders(text: str) -> list[Path]:
@@ -142,10 +141,8 @@ def _object(path: Path) -> dict[str, Any]:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True
 
 

@@ -18,8 +18,7 @@ from cfexplain.runs.lookup import metrics_of, parent_runs, reason_of, record_of,
 
 PARTS = ("exposure", "encoder", "generator")  # groups whose choice may tell cells apart
 SAME_FOR_ALL = (  # where a run is written and how it is shown, not what it computes
-    "run", "runs", "run_dir", "output_root", "cache_dir", "dataset.cache_dir", "device", "json", "dry_run", "stage",
-    "num_grid_images", "num_film_strips", "allow_custom_code",
+    *configs.PLACES, "run", "runs", "device", "stage", "num_grid_images", "num_film_strips", "allow_custom_code",
 )
 IDENTITY = ("dataset", "normal", "detector")
 
@@ -87,11 +86,6 @@ def summarize(folders: Iterable[Path], slug: Callable[[Mapping[str, Any]], str])
         over_seeds=[group for group in seeds if group.num_members > 1],
         over_normals=[group for group in _groups_of_groups(seeds, "normal") if group.num_members > 1],
     )
-
-
-def spread(values: Sequence[float]) -> Spread:
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(mean=statistics.fmean(values), std=std, n=len(values))
 
 
 def _chain(folder: Path) -> list[Path]:
@@ -197,5 +191,9 @@ def _groups_of_groups(groups: Sequence[Group], over: str) -> list[Group]:
 
 
 def _spreads(metrics: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
-    keys = dict.fromkeys(key for values in metrics for key in values)
-    return {key: spread([values[key] for values in metrics if key in values]) for key in keys}
+    spreads = {}
+    for key in dict.fromkeys(key for values in metrics for key in values):
+        values = [each[key] for each in metrics if key in each]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        spreads[key] = Spread(mean=statistics.fmean(values), std=std, n=len(values))
+    return spreads

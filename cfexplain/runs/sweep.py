@@ -24,8 +24,7 @@ from cfexplain.runs.lookup import metrics_of, parent_runs, record_of, status_of
 
 log = logging.getLogger("cfexplain")
 SWEEP = "sweep.json"
-MAY_DIFFER = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "device", "tensorboard",
-              "runtime.processes")
+MAY_DIFFER = (*configs.PLACES, "device", "tensorboard", "runtime.processes")
 SECONDS_TO_SAVE = 60.0
 _held: list[TextIO] = []  # locks of this process, open until it ends
 
@@ -33,17 +32,17 @@ _held: list[TextIO] = []  # locks of this process, open until it ends
 def note_sweep(folder: Path, command: str, overrides: Sequence[str]) -> None:
     """Keep what a sweep runs; refuse a folder in which another one ran, for its cells have other numbers."""
     left_out = ("hydra", *(f"{key}=" for key in (*MAY_DIFFER, "stage")))
-    said = [text for text in overrides if not text.startswith(left_out)]
+    kept = [text for text in overrides if not text.startswith(left_out)]
     if (folder / SWEEP).exists():
         noted = read_json(folder / SWEEP)
         before = [str(noted.get("command")), *map(str, noted.get("overrides", []))]
-        if before != [command, *said]:
-            missing = [word for word in before if word not in [command, *said]]
+        if before != [command, *kept]:
+            missing = [word for word in before if word not in [command, *kept]]
             difference = f"that has {' '.join(missing)}" if missing else "with fewer values, or in another order"
             raise ConfigError(
                 f"run_dir={folder} holds another sweep, {difference}; give another run_dir, or the same sweep"
             )
-    write_json(folder / SWEEP, {"command": command, "overrides": said})
+    write_json(folder / SWEEP, {"command": command, "overrides": kept})
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -72,15 +71,15 @@ def stops_passed_on(sweep: Path) -> Iterator[None]:
 
     A second signal stops at once.
     """
-    came: list[int] = []
+    signals: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
-        came.append(number)
+        signals.append(number)
         workers = _running_workers(sweep)
-        for worker in workers if len(came) == 1 else []:
+        for worker in workers if len(signals) == 1 else []:
             os.kill(worker, signal.SIGTERM)
         ends = time.monotonic() + SECONDS_TO_SAVE
-        while len(came) == 1 and _running_workers(sweep) and time.monotonic() < ends:
+        while len(signals) == 1 and _running_workers(sweep) and time.monotonic() < ends:
             time.sleep(0.1)
         raise StopRequested(signal.Signals(number).name)
 

@@ -17,7 +17,7 @@ from cfexplain.inspection.changes import measured_change
 from cfexplain.inspection.sentences import change_words
 from cfexplain.metrics.agreement import agreement, cohens_kappa
 from cfexplain.metrics.baselines import METHODS
-from cfexplain.reporting.comparison import ComparedImage, RunView, sentence, shown_images
+from cfexplain.reporting.comparison import ComparedImage, RunView, shown_images
 from tests.conftest import TINY, run_cfexplain
 
 CODE = {verdict: index for index, verdict in enumerate(VERDICTS)}
@@ -83,15 +83,15 @@ def view(name="a", before=2.0, after=-2.0, verdict=Verdict.ok, accepted_by=None)
 
 
 def test_a_sentence_says_what_would_have_to_change():
-    said = sentence(view(accepted_by={"b": False}))
+    said = view(accepted_by={"b": False}).sentence
     change = change_words(measured_change(view().source, view().counterfactuals[0]))
     assert said == (
         f"Anomalous: score 0.881, limit 0.500. Normal with {change}: score 0.119 (concept 0, ok). b does not accept it."
     )
-    assert sentence(view(before=-2.0, verdict=Verdict.already_normal)) == (
+    assert view(before=-2.0, verdict=Verdict.already_normal).sentence == (
         "Normal: score 0.119, limit 0.500. Nothing would have to change."
     )
-    assert sentence(view(after=1.0, verdict=Verdict.not_flipped)).endswith("the lowest score reached is 0.731.")
+    assert view(after=1.0, verdict=Verdict.not_flipped).sentence.endswith("the lowest score reached is 0.731.")
 
 
 def test_the_mark_of_an_image():

@@ -12,11 +12,13 @@ import pytest
 
 from cfexplain.cli import main
 from cfexplain.commands.doctor import read_options
+from cfexplain.config import conf_dir
 from cfexplain.health import data as health_data
 from cfexplain.health.check import Check, Mark
-from cfexplain.health.data import conf_dir, data_checks, weight_checks
-from cfexplain.health.machine import cpu_check, folder_check, package_check, python_check, torch_check
-from cfexplain.health.run import run_check
+from cfexplain.health.data import data_checks, weight_checks
+from cfexplain.health.machine import (
+    cpu_check, folder_check, package_check, python_check, run_check, torch_check
+)
 from cfexplain.data.reading.cifar import CIFAR10
 from cfexplain.data.reading.idx import MNIST
 from tests.conftest import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cfexplain.command_line import with_launcher, with_runs
+from cfexplain.command_line import swept
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.reporting.summary_files import write_summary
 from cfexplain.runs.lookup import reason_of, record_of, run_folders, status_of
@@ -109,12 +109,12 @@ def test_runs_are_counted_as_people_count_and_passed_to_hydra_unharmed(tmp_path,
     for name in ("s/10", "s/2", "s/1", "it's/0"):
         write_run(Path(name))
     (tmp_path / "s" / ".submitit").mkdir()
-    assert with_runs(["seed=1", "run=s"]) == ["seed=1", "run='s/1','s/2','s/10'"]
-    assert with_runs(["run='s/1*'"]) == ["run='s/1','s/10'"]
-    assert with_runs(["run=s/1,s/2"]) == ["run=s/1,s/2"] and with_runs(["run=latest"]) == ["run=latest"]
-    assert with_runs(["run=it's"]) == [r"run='it\'s/0'"]
+    assert swept("seed=1") == "seed=1" and swept("run=s") == "run='s/1','s/2','s/10'"
+    assert swept("run='s/1*'") == "run='s/1','s/10'"
+    assert swept("run=s/1,s/2") == "run=s/1,s/2" and swept("run=latest") == "run=latest"
+    assert swept("run=it's") == r"run='it\'s/0'"
     with pytest.raises(DataError, match="no run in nowhere"):
-        with_runs(["run=nowhere/*"])
+        swept("run=nowhere/*")
 
 
 def test_a_cell_is_done_while_its_config_and_its_parents_are_the_same(tmp_path):
@@ -151,6 +151,6 @@ def test_workers_take_different_gpus(tmp_path):
 
 def test_a_launcher_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert with_launcher(["hydra/launcher=basic"]) == ["hydra/launcher=basic"]
+    assert swept("hydra/launcher=basic") == "hydra/launcher=basic"
     with pytest.raises(ConfigError, match="no sbatch|not installed"):
-        with_launcher(["hydra/launcher=submitit_slurm"])
+        swept("hydra/launcher=submitit_slurm")
