@@ -36,7 +36,7 @@ def run_job(name: str, build: Callable[[], Command], config_yaml: str, folder: P
     run = RunFolder(folder)
     try:
         claim_run_folder(folder)
-        run.begin(name, argv, config_yaml, seed=None)
+        run.begin(name, argv, config_yaml)
     except (CfexplainError, OSError) as error:  # the folder is another process's, or full: leave its record alone
         complain(reason(error, folder))
         return math.nan

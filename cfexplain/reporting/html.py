@@ -35,7 +35,7 @@ def write_report(
     """
     write_page(
         file, "report.html", title=title, facts=facts, notes=notes, methods=method_table(metrics, meanings),
-        metrics=metric_table(metrics, meanings, reported) if metrics else None,
+        metrics=metric_table(metrics, meanings, reported),
         pictures=[(caption, data_uri(picture.read_bytes())) for caption, picture in pictures],
     )
 

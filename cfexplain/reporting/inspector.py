@@ -20,7 +20,7 @@ from cfexplain.lazy import torch, torchvision
 from cfexplain.reporting.card_content import card_content, card_tiles
 from cfexplain.reporting.grids import as_picture, draw_grid, FALLING, GridRow, NEUTRAL, RISING, signed_difference
 from cfexplain.reporting.html import as_webp, LOSSY_QUALITY, page_parts, write_page
-from cfexplain.reporting.tables import Meanings, metric_table, NOTHING, Table
+from cfexplain.reporting.tables import Meanings, metric_table, Table
 from cfexplain.reporting.verdict_words import WORDS
 from cfexplain.types import class_name
 
@@ -75,12 +75,12 @@ class InspectorItems:
 def write_inspector(
     file: Path, title: str, facts: Mapping[str, object], counts: Mapping[str, int], items: InspectorItems, *,
     false_alarm_rate: float, metrics: Mapping[str, float | str], meanings: Meanings, notes: Sequence[str] = (),
-    sections: Sequence[Section] = (), reported: Mapping[str, float] = NOTHING,
+    sections: Sequence[Section] = (),
 ) -> None:
     """facts: what a reader must know first: trained model, detector, threshold and its rule.
 
     counts: verdict -> how many of all images under all concepts have it, as in samples.csv; AssertionError where the
-    items say otherwise. false_alarm_rate: Reference's. metrics, meanings, reported: as in html.write_report.
+    items say otherwise. false_alarm_rate: Reference's. metrics, meanings: as in html.write_report.
     notes: caveats.
     """
     assert items.counts == Counter(counts), f"verdicts counted {dict(items.counts)}, given {dict(counts)}"
@@ -94,7 +94,7 @@ def write_inspector(
         items.file.seek(0)
         write_page(
             file, "inspector.html", title=title, facts=facts, counts=counts, num_verdicts=sum(counts.values()),
-            notes=notes, metrics=metric_table(metrics, meanings, reported) if metrics else None, sections=sections,
+            notes=notes, metrics=metric_table(metrics, meanings), sections=sections,
             verdicts=words, items=iter(lambda: items.file.read(PIECE), ""), num_stills=NUM_STILLS, page=page,
             quality="lossless" if items.layout.get("lossless", True) else LOSSY,
         )

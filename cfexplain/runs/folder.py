@@ -124,7 +124,7 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self._made("checkpoints")
 
-    def begin(self, command: str, argv: list[str], config_yaml: str, seed: int | None) -> None:
+    def begin(self, command: str, argv: list[str], config_yaml: str) -> None:
         """Start the record. What a run that is continued noted before stays: its warnings, and each attempt."""
         for folder in (self.path, self.path / "checkpoints", self.path / "images"):
             remove_leftovers(folder)
@@ -138,7 +138,7 @@ class RunFolder:
             "config_sha256": hashlib.sha256(config_yaml.encode("utf-8")).hexdigest(),  # of config.yaml as it is written
             "started": _now(),
             "status_changes": [],
-            "seed": seed,
+            "seed": None,
             "device": None,
             "parents": [],
             "versions": {"cfexplain": VERSION, "python": platform.python_version(), **{

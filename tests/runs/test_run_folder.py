@@ -45,7 +45,7 @@ def test_parallel_runs_never_share_a_folder(tmp_path):
 def test_a_continued_run_keeps_its_warnings_and_says_how_each_attempt_ended(tmp_path):
     for status in ("running", "interrupted", "done"):  # the first was killed: it never wrote its end
         run = RunFolder(tmp_path)
-        run.begin("train", [], "", seed=0)
+        run.begin("train", [], "")
         run.update(status=status, warnings=[*run.record["warnings"], f"from {status}"])
     record = read_json(tmp_path / "run.json")
     assert [attempt["status"] for attempt in record["attempts"]] == ["killed", "interrupted"]
@@ -59,7 +59,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     kept = (tmp_path / ".lock", tmp_path / "checkpoints" / "last.pt", tmp_path / ".hydra" / "config.yaml")
     for path in (*left, *kept):
         path.write_text("x")
-    RunFolder(tmp_path).begin("train", [], "", seed=0)
+    RunFolder(tmp_path).begin("train", [], "")
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
@@ -81,7 +81,7 @@ def finished_run(root: Path, command: str, name: str, parents: tuple[Path, ...] 
     folder = root / command / "set" / name
     folder.mkdir(parents=True)
     run = RunFolder(folder)
-    run.begin(command, [], "", seed=0)
+    run.begin(command, [], "")
     run.write_parents(list(parents))
     point_latest(root, command, folder)
     return folder
