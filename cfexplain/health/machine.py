@@ -28,13 +28,13 @@ NEEDED = ("torchmetrics", "hydra-core", "omegaconf", "numpy", "pillow", "rich")
 IMPORTED = {"hydra-core": "hydra", "pillow": "PIL", "torchmetrics": "torchmetrics.image.fid"}
 LAUNCHERS = {"hydra-joblib-launcher": "joblib", "hydra-submitit-launcher": "cluster"}  # package -> our extra
 LITTLE_DISK_GB, NO_DISK_GB = 5.0, 0.2
-NUM_STEPS = 10
-TIMEOUT_SECONDS = 120
-TINY = [
+RUN_STEPS = 10
+RUN_SECONDS = 120
+TINY_RUN = [
     "dataset.train_size=240", "dataset.test_size=80", "dataset.reference_size=240", "exposure.limit=200",
-    "encoder.width=4", "detector.batch_size=32", f"detector.steps={NUM_STEPS}", "generator.width=8",
-    "generator.discriminator_width=8", "generator.concept_width=8", "fit.batch_size=8", f"fit.steps={NUM_STEPS}",
-    f"fit.log_every_steps={NUM_STEPS}",
+    "encoder.width=4", "detector.batch_size=32", f"detector.steps={RUN_STEPS}", "generator.width=8",
+    "generator.discriminator_width=8", "generator.concept_width=8", "fit.batch_size=8", f"fit.steps={RUN_STEPS}",
+    f"fit.log_every_steps={RUN_STEPS}",
 ]
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)  # what an import of a wrong build raises
 
@@ -168,13 +168,13 @@ def run_check(folder: Path) -> Check:
     package = str(Path(cfexplain.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "CFEXPLAIN_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "cfexplain", "train", *TINY, "run_dir=run", "output_root=outputs", "--json"]
+    command = [sys.executable, "-m", "cfexplain", "train", *TINY_RUN, "run_dir=run", "output_root=outputs", "--json"]
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS
         )
     except subprocess.TimeoutExpired:
-        return Check("ten-step run", Mark.problem, f"not done after {TIMEOUT_SECONDS} s",
+        return Check("ten-step run", Mark.problem, f"not done after {RUN_SECONDS} s",
                      "Look for other programs that use the machine; set runtime.num_threads")
     if done.returncode != 0:
         complaints = [line for line in done.stderr.splitlines() if line.startswith("cfexplain: ")]
