@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from cfexplain.checks import check_positive
 from cfexplain.detectors.base import Detector, logits_of
@@ -41,7 +43,7 @@ class Alterations:
     def functions(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """By name, each (N, C, H, W) uint8 -> the same shape."""
         return {
-            "jpeg": lambda images: v2.functional.jpeg(images, self.jpeg_quality),
+            "jpeg": lambda images: through_jpeg(images, self.jpeg_quality),
             "shift": lambda images: shifted(images, self.shift_pixels),
             "blur": lambda images: blurred(images, self.blur_sigma),
         }
@@ -98,6 +100,16 @@ def altered_logits(
         for batch in images.reshape(-1, *images.shape[-3:]).split(BATCH_SIZE)
     ]
     return torch.cat(parts).reshape(*images.shape[:-3], len(alterations.functions))
+
+
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
+    """Encoded by Pillow and read again: (N, C, H, W) uint8, with 1 or 3 channels."""
+    decoded = []
+    for image in images:
+        file = io.BytesIO()
+        v2.functional.to_pil_image(image).save(file, format="JPEG", quality=quality)
+        decoded.append(v2.functional.pil_to_tensor(Image.open(file)))
+    return torch.stack(decoded) if decoded else images
 
 
 def shifted(images: Tensor, num_pixels: int) -> Tensor:

@@ -20,13 +20,13 @@ def test_values_that_came_later_are_what_they_were_before(tmp_path):
         for key in MISSING_VALUES.get(group.get("_target_"), {}):
             missing.append(key)
             del group[key]
-    assert sorted(missing) == ["cycle", "exact_skip", "head_width", "joins_stem", "precision", "processes"]
+    assert sorted(missing) == ["cycle", "decay", "exact_skip", "head_width", "joins_stem", "precision", "processes"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "run.json").write_text(json.dumps({"command": "train", "status": "done"}))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/generator.pt").touch()
     opened = open_run(str(tmp_path), "outputs", str(Path("cache")), allow_custom_code=False).config
-    assert (opened.fit.cycle, opened.generator.exact_skip, opened.runtime.processes) == (1.0, False, 1)
+    assert (opened.fit.cycle, opened.fit.decay, opened.generator.exact_skip, opened.runtime.processes) == (1.0, 0.0, False, 1)
     assert (opened.generator.head_width, opened.generator.joins_stem, opened.runtime.precision.value) == (
         0, False, "float32"
     )

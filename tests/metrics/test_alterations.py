@@ -1,17 +1,11 @@
-"""PNG, JPEG, shift and blur by hand."""
-
-import io
+"""JPEG, shift and blur by hand."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from cfexplain.metrics.survival import Alterations, blurred, shifted
-
-
-def through_jpeg(images: torch.Tensor, quality: int) -> torch.Tensor:
-    return Alterations(jpeg_quality=quality, shift_pixels=1, blur_sigma=0.5).functions["jpeg"](images)
+from cfexplain.metrics.survival import Alterations, blurred, shifted, through_jpeg
 
 
 def test_jpeg_changes_noise_and_keeps_a_flat_picture():
@@ -21,15 +15,6 @@ def test_jpeg_changes_noise_and_keeps_a_flat_picture():
     assert jpeg.shape == images.shape and not torch.equal(jpeg, images)
     flat = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
     assert (through_jpeg(flat, 75).int() - 90).abs().max() <= 2
-
-
-def test_jpeg_is_that_of_pillow():
-    images = torch.randint(256, (2, 3, 20, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for image, found in zip(images, through_jpeg(images, 75), strict=True):
-        file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, format="JPEG", quality=75)
-        theirs = np.asarray(Image.open(file)).transpose(2, 0, 1)
-        assert np.abs(found.numpy().astype(int) - theirs).max() <= 2  # the same but for the library's rounding
 
 
 def test_channels_are_not_mixed_up():
@@ -66,8 +51,6 @@ def test_blur_keeps_a_flat_image_and_its_orientation():
 
 
 def test_pillow_blur_is_close():
-    from PIL import ImageFilter
-
     image = torch.randint(256, (1, 1, 20, 20), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     theirs = np.asarray(Image.fromarray(image[0, 0].numpy()).filter(ImageFilter.GaussianBlur(0.5)), dtype=float)
     ours = blurred(image, 0.5)[0, 0].numpy().astype(float)
