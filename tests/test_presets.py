@@ -94,7 +94,7 @@ def test_what_is_typed_wins_over_a_preset():
     typed = ["detector=hsc", "detector.steps=7", "fit=default", "dataset.normal=[2]", "seed=5"]
     cfg = composed("mnist-single-1-bce", *typed)
     assert cfg.detector._target_.endswith("Hsc") and cfg.detector.steps == 7
-    assert cfg.fit.steps == 1100 and list(cfg.dataset.normal) == [2] and cfg.seed == 5
+    assert cfg.fit.steps == 1200 and list(cfg.dataset.normal) == [2] and cfg.seed == 5
 
 
 @pytest.mark.parametrize("dataset", ["glyphs", "cmnist"])
