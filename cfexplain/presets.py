@@ -100,7 +100,7 @@ def presets() -> dict[str, dict[str, Any]]:
             name = f"{setting.row}-{setting.name}-{detector}"
             named[name] = _full(_cell(name, setting, detector), is_photo=setting.dataset in ("cifar10", "gtsrb"))
             if setting.dataset == "mnist":
-                named[name]["fit"] = {"concept": 1.0, "diversity_margin": 0.1}  # as fit=digits has it
+                named[name]["fit"] = {"concept": 1.0}  # as fit=digits has it
             named[name + QUICK] = _cell(name + QUICK, setting, detector)
     for dataset in ("glyphs", "cmnist"):
         for kind in ("green", "exposure"):
