@@ -25,9 +25,10 @@ from cfexplain.commands.judging_config import EvaluateConfig
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import Detector, build_detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
+from cfexplain.engine.loop import train
 from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import CounterfactualLearner, fit_generator
+from cfexplain.explanation.game import CounterfactualLearner
 from cfexplain.inspection.base import VERDICTS
 from cfexplain.inspection.inspect import check
 from cfexplain.inspection.reference import build_reference
@@ -53,7 +54,8 @@ def main(name: str, words: list[str]) -> None:
     started = time.process_time()
     learner = CounterfactualLearner(settings.generator, settings.fit, detector, splits, seed, CPU)
     learner.autocast_dtype = autocast_dtype(settings.runtime, CPU)
-    model = fit_generator(learner, lambda tick: None)
+    train(learner, settings.fit.steps, settings.fit.log_every_steps, lambda tick: None)
+    model = learner.fitted()
     seconds = time.process_time() - started
     splits = without_test_images(splits, seed)
     features = feature_space(splits, judged.features, cache, CPU)

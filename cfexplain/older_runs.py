@@ -18,8 +18,12 @@ MOVED = {  # target, or the start of one up to a dot
 }
 MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was before there was a value for it
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},
-    "cfexplain.explanation.objective.GeneratorTraining": {"cycle": 1.0, "decay": 0.0},
-    "cfexplain.generators.conv.Conv": {"exact_skip": False, "head_width": 0, "joins_stem": False},
+    "cfexplain.explanation.objective.GeneratorTraining": {
+        "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_outside": 1.0,
+    },
+    "cfexplain.generators.conv.Conv": {
+        "exact_skip": False, "head_width": 0, "joins_stem": False, "predicts_region": False,
+    },
 }
 
 

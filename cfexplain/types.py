@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ from cfexplain.lazy import Tensor, torch
 
 ImageShape = tuple[int, int, int]  # C, H, W
 Values = TypeVar("Values")
+# (N, C, H, W) uint8 normal images and a generator on their device -> pseudo-anomalies of them, (N, H, W) bool masks.
+PairMaker = Callable[["Tensor", "torch.Generator"], tuple["Tensor", "Tensor"]]
 
 NORMAL, ANOMALOUS = 0, 1
 MAX_EXPLAINED_EXPOSURE = 500
@@ -116,6 +118,7 @@ class Splits:
     reference: training images of every class with their classes, for the metrics alone (feature network, oracle).
     factors:   the normal rule where the dataset knows its factors, else None.
     augmentation: of training batches; None leaves images as they are.
+    fresh:     makes new exposure images of normal ones for every batch; None: `exposure` is what is learned from.
     """
 
     train: ImageSet
@@ -126,6 +129,7 @@ class Splits:
     class_names: tuple[str, ...]
     factors: FactorRule | None
     augmentation: Augmentation | None = None
+    fresh: PairMaker | None = None
 
     @property
     def image_shape(self) -> ImageShape:

@@ -25,7 +25,7 @@ from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.runtime import autocast_dtype, device_name
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner, fit_generator
+from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner
 from cfexplain.files import write_csv
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
@@ -168,9 +168,11 @@ def train_generator(
             job.reporter.picture(file, learner.steps_done)
 
     folder = job.folder.checkpoints
-    model = fit_generator(
-        learner, job.reporter, on_step=draw, save=lambda: checkpoint.save_learner(learner, folder)
+    train(
+        learner, config.fit.steps, config.fit.log_every_steps, job.reporter, on_step=draw,
+        save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
     )
+    model = learner.fitted()
     checkpoint.save(folder / "generator.pt", {
         "image_shape": list(splits.image_shape),
         "generator": model.generator.state_dict(),

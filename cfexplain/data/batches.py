@@ -1,9 +1,58 @@
-"""From 8-bit images to batches: gathered, varied, and as floats in [-1, 1]; and back."""
+"""From 8-bit images to batches: gathered, varied, altered, and as floats in [-1, 1]; and back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from cfexplain.lazy import Tensor, torch
-from cfexplain.types import Augmentation
+from cfexplain.types import Augmentation, Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A batch of (N, C, H, W) uint8 images, normal ones before outliers; N is even where there are outliers.
+
+    origins: (N / 2, C, H, W) uint8, the normal images that the outliers were made of, and masks: (N / 2, H, W) bool,
+             where they differ; None where outliers are images of their own.
+    """
+
+    images: Tensor
+    origins: Tensor | None = None
+    masks: Tensor | None = None
+
+
+class TrainingImages:
+    """What batches are drawn from, on the device or, where they are mapped, in their file.
+
+    sources:   normal images and, where they are wanted, those that outliers are drawn from: exposure images, or the
+               normal ones again where new pseudo-anomalies are made of them for every batch.
+    is_varied: no image comes twice.
+    """
+
+    def __init__(self, splits: Splits, device: torch.device, with_outliers: bool = True) -> None:
+        self.device, self.augmentation = device, splits.augmentation
+        self.fresh = splits.fresh if with_outliers else None
+        normals = splits.train.images_for(device)
+        self.sources = [normals]
+        if with_outliers:
+            self.sources.append(normals if self.fresh is not None else splits.exposure.images_for(device))
+        self.is_varied = self.augmentation is not None or self.fresh is not None
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Tensor]:
+        """(count,) indices of each source."""
+        return [torch.randint(len(images), (count,), generator=generator, device=self.device)
+                for images in self.sources]
+
+    def batch(self, indices: Sequence[Tensor], generator: torch.Generator) -> Drawn:
+        """The images at (count,) indices of each source, each varied by its own draw."""
+        images = [rows(source, chosen, self.device) for source, chosen in zip(self.sources, indices, strict=True)]
+        images = augmented(torch.cat(images), self.augmentation, generator)
+        if self.fresh is None:
+            return Drawn(images=images)
+        normals, origins = images.chunk(2)
+        altered, masks = self.fresh(origins, generator)
+        return Drawn(images=torch.cat([normals, altered]), origins=origins, masks=masks)
 
 
 def rows(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cfexplain.data.batches import augmented, rows, to_float
+from cfexplain.data.batches import to_float, TrainingImages
 from cfexplain.detectors.base import build_detector, Detector, batched_on_cpu, LearnedDetectorSpec, logits_of
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.engine.distributed import ALONE, Ranks, share_batch_norms
@@ -36,9 +36,8 @@ class DetectorLearner(Learner):
             raise ConfigError(f"detector={spec.name} needs outlier exposure; set exposure=..., or detector=dsvdd")
         self.spec, self.splits, self.seed, self.device, self.ranks = spec, splits, seed, device, ranks
         self.detector = build_detector(spec, encoder, splits.image_shape, seed).to(device)
-        self.normals = splits.train.images_for(device)
-        self.outliers = splits.exposure.images_for(device) if spec.needs_exposure else None
-        _set_centre(self.detector, self.normals[:CENTRE_IMAGES].to(device))
+        self.data = TrainingImages(splits, device, with_outliers=spec.needs_exposure)
+        _set_centre(self.detector, self.data.sources[0][:CENTRE_IMAGES].to(device))
         share_batch_norms(self.detector, ranks)  # after the centre, for which each rank has all images
         self.optimizer = torch.optim.Adam(
             self.detector.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
@@ -46,15 +45,15 @@ class DetectorLearner(Learner):
         ranks.average_gradients_of(self.optimizer)
         milestones = [round(share * spec.steps) for share in RATE_DROPS]
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones, gamma=0.1)
-        self.images_per_step = spec.batch_size * (1 if self.outliers is None else 2)
+        self.images_per_step = spec.batch_size * len(self.data.sources)
         self.steps_done = 0
         self.detector.train()
 
     def step(self) -> dict[str, Tensor]:
         generator = step_generator(self.seed, self.steps_done, device=self.device)
-        images, labels = _sample(self.normals, self.outliers, self.spec.batch_size, generator, self.device)
-        images = self.ranks.part(augmented(images, self.splits.augmentation, generator))
-        loss = self.detector.losses(to_float(images), self.ranks.part(labels)).mean()
+        images = self.data.batch(self.data.draw(self.spec.batch_size, generator), generator).images
+        labels = torch.arange(len(self.data.sources), device=self.device).repeat_interleave(self.spec.batch_size)
+        loss = self.detector.losses(to_float(self.ranks.part(images)), self.ranks.part(labels)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -88,16 +87,6 @@ def fit_detector(
     learner.autocast_dtype = autocast_dtype
     train(learner, spec.steps, LOG_EVERY_STEPS, report)
     return learner.fitted()
-
-
-def _sample(
-    normals: Tensor, outliers: Tensor | None, batch_size: int, generator: torch.Generator, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """batch_size normal images, and as many outliers where there are some; (N, C, H, W) uint8 and (N,) labels."""
-    sources = [normals] if outliers is None else [normals, outliers]
-    drawn = [torch.randint(len(images), (batch_size,), generator=generator, device=device) for images in sources]
-    images = torch.cat([rows(images, indices, device) for images, indices in zip(sources, drawn, strict=True)])
-    return images, torch.arange(len(sources), device=device).repeat_interleave(batch_size)
 
 
 def _set_centre(detector: Detector, normals: Tensor) -> None:

@@ -10,25 +10,25 @@ switch of its own in conf/fit; `fit=paper` has all of it off.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cfexplain.data.batches import augmented, rows, to_float
-from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.data.batches import to_float, TrainingImages
+from cfexplain.detectors.base import batched_on_cpu, Detector
 from cfexplain.engine.distributed import ALONE, Ranks
-from cfexplain.engine.loop import Learner, frozen, take_step, train
+from cfexplain.engine.loop import Learner, frozen, take_step
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
-    matching_loss, noisy, overlap_losses, score_losses,
+    matching_loss, noisy, overlap_losses, repair_losses, score_losses,
 )
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
-from cfexplain.types import Splits, Tick
+from cfexplain.types import Splits
+
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
@@ -52,6 +52,8 @@ class Batch:
     indices:     (M,) int64, each pair's image; target_bins a and concepts k: (M,) int64.
     returning:   (R,) int64, the pairs that are edited back to where they came from.
     compared:    (N', K) int64, the pairs of outliers under each concept; N' is 0 where no loss compares them.
+    origins:     (N', C, H, W), what the outliers were made of, and masks: (N', H, W) bool, where they differ from it;
+                 None for outliers that are images of their own.
     """
 
     images: Tensor
@@ -62,6 +64,8 @@ class Batch:
     num_kept: int
     returning: Tensor
     compared: Tensor
+    origins: Tensor | None = None
+    masks: Tensor | None = None
 
     @property
     def sources(self) -> Tensor:
@@ -110,10 +114,9 @@ class CounterfactualLearner(Learner):
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer, self.concept_optimizer):
             ranks.average_gradients_of(optimizer)
 
-        self.augmentation = splits.augmentation
-        self.normals = splits.train.images_for(device)
-        self.exposure = splits.exposure.images_for(device)
-        self.normal_bins, self.exposure_bins = self._source_bins(self.normals), self._source_bins(self.exposure)
+        self.data = TrainingImages(splits, device)
+        if not self.data.is_varied:  # the detector is frozen, so once is enough
+            self.bins = [batched_on_cpu(self._source_bins, images, device).to(device) for images in self.data.sources]
         self.levels = normal_levels(detector, splits.held_out.images_for(device), training, seed, device)
         self.images_per_step, self.steps_done = training.batch_size, 0
 
@@ -153,9 +156,8 @@ class CounterfactualLearner(Learner):
     def sample(self, step: int) -> Batch:
         """This rank's part of a batch: half normal, half exposure images, and what is asked of G for them.
 
-        Every second image keeps its bin (reconstruction), the others draw one of the other bins. For two bins that is
-        the uniform draw of the paper with its two halves made equal; and shapes stay the same from step to step.
-        Outliers that are compared under all concepts are not asked for alpha = 0 a second time.
+        Every second image keeps its bin (reconstruction), the others draw another: for two bins the uniform draw of the
+        paper, its halves made equal. Outliers that are compared under all concepts are not asked for alpha = 0 twice.
         """
         training, ranks, generator = self.training, self.ranks, step_generator(self.seed, step, "batch", self.device)
         half, num_bins, num_concepts = training.batch_size // 2, training.num_alpha_bins, training.num_concepts
@@ -166,12 +168,13 @@ class CounterfactualLearner(Learner):
         def part(values: Tensor) -> Tensor:
             return ranks.part(values, half, half)
 
-        normal, outlier = draw(len(self.normals), half), draw(len(self.exposure), half)
-        images = torch.cat([rows(self.normals, normal, self.device), rows(self.exposure, outlier, self.device)])
-        source_bins = part(torch.cat([self.normal_bins[normal], self.exposure_bins[outlier]]))
-        images = part(augmented(images, self.augmentation, generator))
-        if self.augmentation is not None:
+        indices = self.data.draw(half, generator)
+        drawn = self.data.batch(indices, generator)
+        images = to_float(part(drawn.images))
+        if self.data.is_varied:
             source_bins = self._source_bins(images)
+        else:
+            source_bins = part(torch.cat([bins[chosen] for bins, chosen in zip(self.bins, indices, strict=True)]))
         other_bins = (source_bins + 1 + part(draw(num_bins - 1, 2 * half))) % num_bins
         concepts = part(draw(num_concepts, 2 * half))
 
@@ -188,7 +191,7 @@ class CounterfactualLearner(Learner):
         if is_compared:
             returning = torch.cat([returning, compared.gather(1, concepts[outliers][:, None])[1::2, 0]])
         return Batch(
-            images=to_float(images).contiguous(memory_format=torch.channels_last),
+            images=images.contiguous(memory_format=torch.channels_last),
             source_bins=source_bins,
             indices=torch.cat([kept, changed, outliers.repeat_interleave(num_concepts)]),
             target_bins=torch.cat([source_bins[kept], other_bins[changed], torch.zeros_like(every_concept)]),
@@ -196,12 +199,15 @@ class CounterfactualLearner(Learner):
             num_kept=len(kept),
             returning=returning,
             compared=compared,
+            origins=None if drawn.origins is None else to_float(ranks.part(drawn.origins)),
+            masks=None if drawn.masks is None else ranks.part(drawn.masks),
         )
 
+    @no_grad
     def _source_bins(self, images: Tensor) -> Tensor:
-        """b(x) = min(floor(n phi(x)), n - 1) of each training image; the detector is frozen, so once is enough."""
-        scores, num_bins = logits_of(self.detector, images, self.device).sigmoid(), self.training.num_alpha_bins
-        return (scores * num_bins).long().clamp_max(num_bins - 1).to(self.device)
+        """b(x) = min(floor(n phi(x)), n - 1) of (N, C, H, W) float images."""
+        scores, num_bins = self.detector.log_probs(images).logit.float().sigmoid(), self.training.num_alpha_bins
+        return (scores * num_bins).long().clamp_max(num_bins - 1)
 
     def _set_learning_rates(self) -> None:
         rate, discriminator_rate = self.training.learning_rates(self.steps_done)
@@ -284,17 +290,11 @@ def generator_losses(
         logits = ranks.gathered(log_probs.logit[batch.compared]).unbind(dim=1)
         losses["matching"] = torch.stack([matching_loss(of_concept, levels.quantiles) for of_concept in logits]).mean()
         losses["pull"] = l1_distances(counterfactuals.flatten(0, 1), sources[batch.compared.flatten()]).mean()
+        if batch.origins is not None:
+            # |G(x', 0, k) - x| of a pseudo-anomaly x' that was made of x
+            each = (part.repeat_interleave(training.num_concepts, dim=0) for part in (batch.origins, batch.masks))
+            losses["repair"] = repair_losses(counterfactuals.flatten(0, 1), *each, training.repair_outside).mean()
         if training.num_concepts > 1:
             losses["diversity"] = diversity_losses(counterfactuals, training.diversity_margin).mean()
             losses["overlap"] = overlap_losses(outliers, counterfactuals).mean()
     return {name: value for name, value in losses.items() if getattr(training, name) > 0}
-
-
-def fit_generator(
-    learner: CounterfactualLearner, report: Callable[[Tick], None], on_step: Callable[[], None] = lambda: None,
-    save: Callable[[], None] | None = None,
-) -> FittedModel:
-    """Train to fit.steps, from wherever the learner stands; `on_step` draws pictures, `save` writes a checkpoint."""
-    train(learner, learner.training.steps, learner.training.log_every_steps, report, on_step=on_step, save=save,
-          save_every_steps=learner.training.checkpoint_every_steps)
-    return learner.fitted()

@@ -38,6 +38,8 @@ class GeneratorTraining:
     pull:           L1 distance of counterfactual and source.
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
     overlap:        squared cosine between the concepts' edits.
+    repair:         distance of the counterfactual of a pseudo-anomaly to the normal image it was made of: of the pixels
+                    that were altered, and `repair_outside` times that of all others.
     concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
     concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
     """
@@ -67,6 +69,8 @@ class GeneratorTraining:
     diversity: float
     diversity_margin: float
     overlap: float
+    repair: float
+    repair_outside: float
     log_every_steps: int
     image_every_steps: int
     checkpoint_every_steps: int
@@ -85,7 +89,7 @@ class GeneratorTraining:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         weights = ("decay", "adversarial", "score", "matching", "reconstruction", "cycle", "concept",
-                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap")
+                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap", "repair", "repair_outside")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
@@ -107,7 +111,7 @@ class GeneratorTraining:
     def compares_concepts(self) -> bool:
         """Whether a loss looks at the counterfactuals of one image under all concepts."""
         has_several = self.num_concepts > 1 and (self.diversity > 0 or self.overlap > 0)
-        return self.matching > 0 or self.pull > 0 or has_several
+        return self.matching > 0 or self.pull > 0 or self.repair > 0 or has_several
 
 
 def build_concept_classifier(spec: GeneratorSpec, training: GeneratorTraining, image_shape: ImageShape) -> nn.Module:
@@ -138,6 +142,21 @@ def score_losses(log_anomalous: Tensor, log_normal: Tensor, alphas: Tensor, stop
 def l1_distances(images: Tensor, others: Tensor) -> Tensor:
     """Mean absolute difference of each pair: (N, ...), (N, ...) -> (N,)."""
     return (images - others).abs().flatten(1).mean(dim=1)
+
+
+def repair_losses(repaired: Tensor, origins: Tensor, masks: Tensor, outside: float) -> Tensor:
+    """Distance of repaired images to the normal ones that were altered, (N,): inside the masks + outside * elsewhere.
+
+    repaired, origins: (N, C, H, W); masks: (N, H, W) bool. A pixel's distance is that of its value and of its steps to
+    the neighbours right and below, so that edges count; the mean is over the pixels of each part, however small it is.
+    """
+    difference = repaired - origins
+    distances = difference.abs().mean(dim=1)
+    for dim, padding in ((2, (0, 0, 0, 1)), (3, (0, 1))):
+        distances = distances + F.pad(difference.diff(dim=dim), padding).abs().mean(dim=1)
+    weights = torch.stack([masks, ~masks]).to(distances)  # (2, N, H, W)
+    means = (weights * distances).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
+    return means[0] + outside * means[1]
 
 
 def matching_loss(logits: Tensor, quantiles: Tensor) -> Tensor:

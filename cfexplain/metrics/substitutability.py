@@ -42,6 +42,7 @@ def substituted_splits(
         train=_as_normals(explanations, slice(num_held_out, None)),
         held_out=_as_normals(explanations, slice(num_held_out)),
         exposure=splits.exposure.select(order[len(order) // 2 :]),
+        fresh=None,  # they would be made of the counterfactuals
     )
 
 

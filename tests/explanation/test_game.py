@@ -14,10 +14,11 @@ from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import DetectorLearner, fit_detector
 from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.engine.distributed import Ranks
+from cfexplain.engine.loop import train
 from cfexplain.engine.seeding import step_generator
 from cfexplain.explanation import game
 from cfexplain.explanation.explain import explain_images
-from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks, fit_generator
+from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks
 from cfexplain.explanation.normal_levels import NormalLevels, largest_bearable_noise, normal_levels
 from cfexplain.explanation.objective import ConceptView, noisy
 from cfexplain.metrics.auroc import auroc
@@ -66,6 +67,11 @@ def detector(splits):
 
 def learner_of(splits, detector, fit=FIT, seed=0) -> CounterfactualLearner:
     return CounterfactualLearner(GENERATOR, fit, detector, splits, seed, CPU)
+
+
+def fit_generator(learner, report):
+    train(learner, learner.training.steps, learner.training.log_every_steps, report)
+    return learner.fitted()
 
 
 def weights(network) -> list[torch.Tensor]:

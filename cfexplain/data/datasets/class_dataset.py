@@ -90,6 +90,7 @@ class ClassDataset(DatasetSpec):
             class_names=self.class_names,
             factors=None,
             augmentation=self.augmentation,
+            fresh=exposure.fresh,
         )
 
     def _labels(self, images: RawImages) -> np.ndarray:

@@ -100,6 +100,7 @@ class ColouredDataset(DatasetSpec):
             reference=reference,
             class_names=class_names(rule),
             factors=rule,
+            fresh=exposure.fresh,
         )
 
     def _exposure(

@@ -87,6 +87,7 @@ class FolderDataset(AugmentedDataset):
         splits = Splits(
             train=train, held_out=held_out, exposure=load_exposure(exposure, request), test=test, reference=train,
             class_names=layout.class_names, factors=None, augmentation=self.augmentation,
+            fresh=exposure.fresh,
         )
         log.info("what the images of %s are used for:\n%s", layout.base, "\n".join(role_lines(splits)))
         return splits

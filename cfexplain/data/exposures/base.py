@@ -13,9 +13,14 @@ import numpy as np
 from cfexplain.checks import check_at_least, check_limits
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.data.splits import image_set, not_among
+from cfexplain.engine.seeding import step_generator
 from cfexplain.errors import DataError
-from cfexplain.lazy import torch, v2
-from cfexplain.types import ANOMALOUS, ImageSet, ImageShape
+from cfexplain.lazy import Tensor, torch, v2
+from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, PairMaker
+
+PART = 64  # images that are altered at a time
+MAX_DRAWS = 16  # for a change that shows
+INVISIBLE_LEVELS = 5  # of 255: what differs by no more counts as unchanged
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,11 @@ class ExposureSpec(ABC):
     def name(self) -> str:
         return type(self).__name__.lower()
 
+    @property
+    def fresh(self) -> PairMaker | None:
+        """What draws new exposure images of normal ones for every batch; None where the set is all there is."""
+        return None
+
     @abstractmethod
     def pictures(self, request: ExposureRequest) -> RawImages | None:
         """Grey or RGB uint8 images of any one size; None without exposure. DataError where files are missing."""
@@ -73,23 +83,43 @@ class ExposureSpec(ABC):
 class PseudoAnomalies(ExposureSpec):
     """Normal training images with something done to them, where there are no natural outliers.
 
-    `limit` images are made, as many as there are normal ones where it is null; held-out images take no part.
+    Training draws new ones for every batch. `limit` of them, as many as there are normal ones where it is null, are
+    kept for pictures and for whatever needs a fixed set; held-out images take no part.
     """
 
     is_like_dataset = True
 
     def pictures(self, request: ExposureRequest) -> RawImages:
         normals = request.learned
-        rng = np.random.default_rng([self.seed, 3])
-        sources = np.resize(rng.permutation(len(normals)), self.limit or len(normals))
-        images = np.empty((len(sources), *normals.shape[1:]), dtype=np.uint8)
-        for image, source in zip(images, sources, strict=True):
-            image[:] = self.altered(normals[source], rng)
-        return exposure_images(images)
+        generator = step_generator(self.seed, 3, "pseudo-anomalies")
+        order = torch.randperm(len(normals), generator=generator).numpy()
+        sources = np.resize(order, self.limit or len(normals))
+        parts = np.split(sources, range(PART, len(sources), PART))
+        made = [self.altered(torch.from_numpy(normals[part]), generator)[0].numpy() for part in parts]
+        return exposure_images(np.concatenate(made))
+
+    @property
+    def fresh(self) -> PairMaker:
+        return self.altered
+
+    def altered(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pseudo-anomalies of (N, C, H, W) uint8 normal images, on their device, and (N, H, W) bool: where they differ.
+
+        Each image has several draws, and the first that shows is taken: black pasted on black does not.
+        """
+        changed, masks = images, torch.zeros_like(images[:, 0], dtype=torch.bool)
+        for _ in range(MAX_DRAWS):
+            drawn = self.draw(images, generator)
+            differs = (drawn.short() - images.short()).abs().amax(dim=1) > INVISIBLE_LEVELS
+            is_new = ~masks.flatten(1).any(dim=1)[:, None, None]
+            changed, masks = torch.where(is_new[:, None], drawn, changed), torch.where(is_new, differs, masks)
+            if images.device.type == "cpu" and masks.flatten(1).any(dim=1).all():  # a GPU would wait for the answer
+                break
+        return changed, masks
 
     @abstractmethod
-    def altered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(C, H, W) uint8, one normal image -> the same shape, no longer normal."""
+    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, C, H, W) uint8 normal images -> the same shape, each altered by its own draw; N is what the batch has."""
 
 
 def exposure_images(images: np.ndarray, ids: Sequence[str] | None = None) -> RawImages:

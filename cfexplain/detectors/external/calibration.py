@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.batches import to_float
-from cfexplain.data.exposures.cutpaste import paste
 from cfexplain.detectors.base import batched_on_cpu, build_detector, Detector, logits_of
 from cfexplain.detectors.external.sources import short
 from cfexplain.detectors.external.spec import External, ExternalNetwork, HigherIs, NUM_PROBES, Score
@@ -127,13 +126,13 @@ def share_of_pairs(low: Tensor, high: Tensor) -> float:
 
 def pseudo_anomalies(normals: Tensor, seed: int) -> Tensor:
     """(N, C, H, W) uint8 normals -> the same, each with a third of itself inverted and pasted at another place."""
-    rng = np.random.default_rng([seed, 4])
-    height, width = (max(1, size // 3) for size in normals.shape[2:])
-    made = []
-    for image in normals.numpy():
-        top, left = rng.integers(image.shape[1] - height + 1), rng.integers(image.shape[2] - width + 1)
-        made.append(paste(image, 255 - image[:, top : top + height, left : left + width], 0.0, rng))
-    return torch.from_numpy(np.stack(made))
+    rng, size = np.random.default_rng([seed, 4]), [max(1, side // 3) for side in normals.shape[2:]]
+    made = normals.clone()
+    for image, source in zip(made, normals, strict=True):
+        ends = [[rng.integers(side - part + 1) for side, part in zip(source.shape[1:], size)] for _ in range(2)]
+        cut, place = ([slice(end, end + part) for end, part in zip(both, size)] for both in ends)
+        image[:, *place] = 255 - source[:, *cut]
+    return made
 
 
 def check_conformance(network: ExternalNetwork, normals: Tensor, anomalies: Tensor) -> None:

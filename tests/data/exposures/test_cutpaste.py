@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from cfexplain.config import build
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
-from cfexplain.data.exposures.cutpaste import jittered, paste
+from cfexplain.data.exposures.cutpaste import jittered, pasted
 from cfexplain.errors import ConfigError
 from tests.conftest import ROOT
 
@@ -88,31 +89,49 @@ def test_what_is_pasted_is_a_part_of_the_image():
         assert len(moves) == 1  # all of it is moved by the same step
 
 
+def one(*values):
+    return (torch.tensor([float(value)]) for value in values)
+
+
 def test_a_quarter_turn_by_hand():
-    image = np.zeros((1, 5, 5), dtype=np.uint8)
-    cut = np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)
-    turned = paste(image, cut, math.pi / 2, np.random.default_rng(0))
-    rows, columns = box(turned[0] > 0)
-    assert turned[0, rows, columns].tolist() in ([[4, 1], [5, 2], [6, 3]], [[3, 6], [2, 5], [1, 4]])
-    upright = paste(image, cut, 0.0, np.random.default_rng(0))
-    assert upright[0][box(upright[0] > 0)].tolist() == cut[0].tolist()
-    assert image.max() == 0
+    image = torch.zeros(1, 1, 5, 5, dtype=torch.uint8)
+    image[0, 0, :2, :3] = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    top_left = torch.tensor([[0.0], [0.0], [0.99], [0.99]])  # cut at the first place there is, pasted at the last
+    cuts, is_cut = pasted(image, *one(2, 3, math.pi / 2), top_left)
+    rows, columns = box(is_cut[0].numpy())
+    assert (rows, columns) == (slice(2, 5), slice(3, 5)) and is_cut.sum() == 6
+    assert cuts[0, 0, rows, columns].tolist() in ([[4, 1], [5, 2], [6, 3]], [[3, 6], [2, 5], [1, 4]])
+    cuts, is_cut = pasted(image, *one(2, 3, 0.0), top_left)
+    rows, columns = box(is_cut[0].numpy())
+    assert (rows, columns) == (slice(3, 5), slice(2, 5))
+    assert cuts[0, 0, rows, columns].tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 @pytest.mark.parametrize("degrees", [10, 30, 45, -45])
 def test_a_turned_scar_keeps_its_area(degrees):
-    cut = np.ones((1, 40, 12), dtype=np.uint8)
-    turned = paste(np.zeros((1, 80, 80), dtype=np.uint8), cut, math.radians(degrees), np.random.default_rng(1))
-    assert int(turned.sum()) == pytest.approx(40 * 12, rel=0.03)
+    image = torch.zeros(1, 1, 80, 80, dtype=torch.uint8)
+    _, is_cut = pasted(image, *one(40, 12, math.radians(degrees)), torch.full((4, 1), 0.3))
+    assert int(is_cut.sum()) == pytest.approx(40 * 12, rel=0.03)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_jitter_stays_within_its_amount(channels):
-    cut = np.full((channels, 4, 4), 100, dtype=np.uint8)
-    rng = np.random.default_rng(0)
-    values = np.array([jittered(cut, 0.1, rng).mean() for _ in range(200)])
-    assert 85 < values.min() < 95 and 105 < values.max() < 113  # a tenth, and what hue and rounding add
-    assert (jittered(cut, 0.0, rng) == cut).all()
+def test_jitter_by_hand(channels):
+    images = torch.full((2, channels, 4, 4), 100, dtype=torch.uint8)
+    images[:, :, :, 2:] = 200
+    everywhere = torch.ones(2, 4, 4, dtype=torch.bool)
+    assert torch.equal(jittered(images, everywhere, torch.zeros(4, 2)), images)
+    shakes = torch.tensor([[0.1, 0.0], [0.0, 0.2], [0.3, 0.3], [0.1, 0.1]])  # no grey has a saturation or a hue
+    brighter, steeper = jittered(images, everywhere, shakes)
+    assert brighter[:, 0, [0, 3]].tolist() == [[110, 220]] * channels
+    assert steeper[:, 0, [0, 3]].tolist() == [[90, 210]] * channels  # around the mean, 150
+    assert jittered(images, images[:, 0] > 150, shakes)[1][0, 0, [0, 3]].tolist() == [80, 200]  # around 200
+
+
+def test_a_third_of_a_turn_of_the_hue_keeps_the_brightness():
+    red = torch.tensor([150, 100, 100], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    turned = jittered(red, torch.ones(1, 2, 2, dtype=torch.bool), torch.tensor([[0.0], [0.0], [0.0], [1 / 3]]))
+    brightness = (torch.tensor([0.299, 0.587, 0.114]) * turned[0, :, 0, 0]).sum()
+    assert brightness == pytest.approx(0.299 * 150 + 0.701 * 100, abs=1) and turned[0, 0, 0, 0] < 110
 
 
 def test_images_on_black_still_change():
