@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cfexplain.data.batches import to_uint8
 from cfexplain.detectors.base import LogProbs, logits_of
 from cfexplain.detectors.bce import Bce
 from cfexplain.detectors.fitting import DetectorLearner, fit_detector
@@ -186,6 +187,30 @@ def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
     terms = ({*wanted} & {field.name for field in dataclasses.fields(FIT)}) - {"concept_classifier"}
     total = sum(getattr(FIT, name) * wanted[name] for name in terms)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(wanted | {"generator": total})
+
+
+def test_a_repair_is_held_against_what_the_pseudo_anomaly_was_made_of(splits, detector, monkeypatch):
+    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_outside=0.5)
+    masks = torch.tensor([[[True, False], [False, False]], [[True, True], [True, True]]])
+    learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
+    # the edits .4, .5 of one and .3, .4 of the other outlier; the second is altered everywhere
+    assert learner.step()["repair"].item() == pytest.approx((1.5 * 0.3 + 1.5 * 0.4 + 0.1 + 0.2) / 4)
+
+
+def test_fresh_pseudo_anomalies_come_with_their_origin_and_the_bins_the_detector_gives_them(splits, detector):
+    def squared(images, generator):
+        altered = images.clone()
+        altered[:, :, 5:11, 5:11] += 180
+        return altered, (altered != images).any(dim=1)
+
+    learner = learner_of(dataclasses.replace(splits, fresh=squared), detector)
+    batch = learner.sample(0)
+    outliers = batch.images[4:]
+    assert torch.equal((outliers != batch.origins).any(dim=1), batch.masks) and batch.masks[0, 5:11, 5:11].all()
+    bins = (logits_of(detector, to_uint8(batch.images)) > 0).long()
+    assert torch.equal(batch.source_bins, bins) and bins.tolist() == [0] * 4 + [1] * 4
+    assert torch.equal(batch.compared[:, 0], torch.tensor([6, 8, 10, 12]))
+    assert learner.step().keys() >= {"adversarial", "score"} and "repair" not in learner.step()
 
 
 def test_the_score_loss_stops_at_the_normals_level(splits, detector, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cfexplain.explanation.objective import (
-    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, score_losses,
+    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, repair_losses, score_losses,
 )
 from tests.specs import small_fit
 
@@ -66,6 +66,18 @@ def test_l1_distance_by_hand():
     images = torch.zeros(2, 1, 2, 2)
     others = torch.stack([torch.ones(1, 2, 2), torch.tensor([[[0.0, 0.0], [0.0, 2.0]]])])
     torch.testing.assert_close(l1_distances(images, others), torch.tensor([1.0, 0.5]))
+
+
+def test_repair_loss_by_hand():
+    origins, repaired = torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3)
+    repaired[0, 0, 0, 1] = 0.6
+    masks = torch.zeros(1, 2, 3, dtype=torch.bool)
+    masks[0, 0, 1:] = True
+    # that pixel: .6 and the steps right and below, .6 each; the one left of it: the step of .6; no other
+    wanted = 1.8 / 2 + 0.5 * 0.6 / 4
+    assert repair_losses(repaired, origins, masks, outside=0.5).tolist() == pytest.approx([wanted])
+    nowhere = torch.zeros_like(masks)
+    assert repair_losses(repaired, origins, nowhere, outside=1.0).tolist() == pytest.approx([2.4 / 6])
 
 
 def test_diversity_loss_by_hand():
