@@ -21,6 +21,8 @@ MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was bef
     "cfexplain.explanation.objective.GeneratorTraining": {
         "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_outside": 1.0,
     },
+    **{f"cfexplain.data.datasets.{name}": {"rotation": 0.0, "exposure": 0.0}
+       for name in ("folder.Folder", "mvtec.Mvtec")},
     "cfexplain.generators.conv.Conv": {
         "exact_skip": False, "head_width": 0, "joins_stem": False, "predicts_region": False,
     },

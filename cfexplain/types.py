@@ -101,10 +101,14 @@ class Augmentation:
 
     flip:         mirrored left to right, every second time.
     crop_padding: moved by up to this many pixels in both directions, the border filled by reflection.
+    rotation:     turned by up to so many degrees either way, the corners filled by reflection.
+    exposure:     brightness multiplied by 1 - this to 1 + this.
     """
 
     flip: bool
     crop_padding: int
+    rotation: float = 0.0
+    exposure: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import F, Tensor, torch
 from cfexplain.types import Augmentation, Splits
 
 
@@ -71,9 +72,9 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def augmented(images: Tensor, augmentation: Augmentation | None, generator: torch.Generator) -> Tensor:
-    """uint8 (N, C, H, W) -> the same shape, each image flipped and shifted by its own draw; None leaves them alone.
+    """uint8 (N, C, H, W) -> the same shape, each image varied by its own draw; None leaves them alone.
 
-    One gather of bytes, on the images' device; without a wait for it, if the generator is there too.
+    On the images' device, without a wait for it if the generator is there too. Flip and shift are one gather of bytes.
     """
     if augmentation is None:
         return images
@@ -87,7 +88,23 @@ def augmented(images: Tensor, augmentation: Augmentation | None, generator: torc
         xs = torch.where(is_flipped, width - 1 - xs, xs)
     batch = torch.arange(count, device=device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
-    return images[batch, channel, ys[:, None, :, None], xs[:, None, None, :]]
+    images = images[batch, channel, ys[:, None, :, None], xs[:, None, None, :]]
+    if not (augmentation.rotation or augmentation.exposure):
+        return images
+    turns, gains = 2 * torch.rand((2, count), generator=generator, device=drawn_on).to(device) - 1
+    varied = turned(images.float(), math.radians(augmentation.rotation) * turns) if augmentation.rotation else images
+    varied = varied * (1 + augmentation.exposure * gains)[:, None, None, None]
+    return varied.round().clamp(0, 255).byte()
+
+
+def turned(images: Tensor, angles: Tensor) -> Tensor:
+    """(N, C, H, W) float, each turned about its middle by its angle, (N,) in radians; corners filled by reflection."""
+    height, width = images.shape[2:]
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    rows = [(cos, -sin * height / width, zero), (sin * width / height, cos, zero)]
+    affine = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    grid = F.affine_grid(affine, [*images.shape], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def _reflected(places: Tensor, size: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.data.batches import augmented
+from cfexplain.data.batches import augmented, turned
 from cfexplain.types import Augmentation
 
 SIDE = (7, 9)  # unlike sides: an exchange of the two would show
@@ -80,3 +80,24 @@ def test_a_gpu_draws_what_the_cpu_draws():
     sources = images(50)
     results = drawn(sources.cuda(), True, 3)
     assert results.is_cuda and (results.cpu() == drawn(sources, True, 3)).all()
+
+
+def test_a_quarter_turn_and_a_brighter_light_by_hand():
+    square = torch.arange(16, dtype=torch.float32).view(1, 1, 4, 4)
+    torch.testing.assert_close(turned(square, torch.tensor([torch.pi / 2])), square.rot90(1, (2, 3)), atol=1e-3, rtol=0)
+    wide = torch.zeros(1, 1, 21, 41)
+    wide[:, :, 9:12, 15:26] = 100.0  # 11 wide, 3 high: turned by 90 degrees it is 3 wide, 11 high, and not squeezed
+    upright = turned(wide, torch.tensor([torch.pi / 2]))
+    torch.testing.assert_close(upright[0, 0, 5:16, 19:22], torch.full((11, 3), 100.0), atol=1e-2, rtol=0)
+
+
+def test_turns_and_gains_stay_within_their_bounds():
+    sources = torch.full((300, 1, 8, 8), 100, dtype=torch.uint8)
+    lit = augmented(sources, Augmentation(flip=False, crop_padding=0, exposure=0.1), torch.Generator().manual_seed(0))
+    levels = lit[:, 0, 0, 0]
+    assert (lit == levels[:, None, None, None]).all() and 90 <= levels.min() < 93 and 107 < levels.max() <= 110
+    bar = torch.zeros(300, 1, 33, 33, dtype=torch.uint8)
+    bar[:, :, 15:18] = 200
+    tilted = augmented(bar, Augmentation(flip=False, crop_padding=0, rotation=10), torch.Generator().manual_seed(0))
+    ends = tilted[:, 0, :, -1].float().argmax(dim=1) - 16.0  # 16 pixels from the middle: 2.8 at 10 degrees
+    assert ends.min() < -1.5 and ends.max() > 0.5 and ends.abs().max() <= 4.5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.checks import check_at_least, check_share
+from cfexplain.checks import check_at_least, check_between, check_share
 from cfexplain.data.datasets.base import as_slug, AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
@@ -25,7 +25,7 @@ from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
 from cfexplain.data.splits import held_out_mask, role_lines
 from cfexplain.errors import DataError
 from cfexplain.lazy import Tensor, torch
-from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, NORMAL, Splits
+from cfexplain.types import ANOMALOUS, Augmentation, ImageSet, ImageShape, NORMAL, Splits
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,13 @@ MAX_SLUG = 40
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(AugmentedDataset):
-    """root: a folder, or a .zip of one. channels: null leaves it to the dataset."""
+    """root: a folder, or a .zip of one. channels: null leaves it to the dataset.
 
+    rotation, exposure: of training batches, as flip and crop_padding are.
+    """
+
+    rotation: float
+    exposure: float
     root: str
     image_size: int
     channels: int | None
@@ -48,7 +53,16 @@ class FolderDataset(AugmentedDataset):
         super().__post_init__()
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or null, got {self.channels}")
+        check_between(self, 0, 180, "rotation")
+        check_between(self, 0, 0.9, "exposure")
         check_source(self.root, self.max_unreadable_fraction)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        found = Augmentation(
+            flip=self.flip, crop_padding=self.crop_padding, rotation=self.rotation, exposure=self.exposure
+        )
+        return found if any(vars(found).values()) else None
 
     @property
     def advice(self) -> str:
