@@ -23,9 +23,9 @@ from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
-    matching_loss, noisy, overlap_losses, repair_losses, score_losses,
+    matching_loss, noisy, overlap_losses, region_losses, repair_loss, score_losses,
 )
-from cfexplain.generators.base import GeneratorSpec
+from cfexplain.generators.base import edited, GeneratorSpec, Region
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import Splits
 
@@ -49,7 +49,7 @@ class Batch:
 
     images:      (N, C, H, W) in [-1, 1].
     source_bins: (N,) int64, b(x).
-    indices:     (M,) int64, each pair's image; target_bins a and concepts k: (M,) int64.
+    indices:     (M,) int64, each pair's image, target_bins a and concepts k: what is asked of G for it.
     returning:   (R,) int64, the pairs that are edited back to where they came from.
     compared:    (N', K) int64, the pairs of outliers under each concept; N' is 0 where no loss compares them.
     origins:     (N', C, H, W), what the outliers were made of, and masks: (N', H, W) bool, where they differ from it;
@@ -69,12 +69,10 @@ class Batch:
 
     @property
     def sources(self) -> Tensor:
-        """(M, C, H, W), each pair's image."""
         return self.images[self.indices]
 
     @property
     def bins_before(self) -> Tensor:
-        """(M,), the bin that each pair's image has."""
         return self.source_bins[self.indices]
 
 
@@ -126,7 +124,7 @@ class CounterfactualLearner(Learner):
         noise = self._noise(self.steps_done)
         self._set_learning_rates()
         self.discriminator.train(), self.concept_classifier.train()  # a picture between steps leaves R in eval mode
-        edits = self.generator(batch.sources, batch.target_bins, batch.concepts)  # G(x, a, k)
+        edits, region = edited(self.generator, batch.sources, batch.target_bins, batch.concepts)  # G(x, a, k)
         fakes = edits.detach()
 
         # D: real images in the bin of their own score, edited ones in the bin they were made for.
@@ -144,14 +142,14 @@ class CounterfactualLearner(Learner):
 
         # G: against D, R and the frozen detector.
         with frozen(self.discriminator, self.concept_classifier):
-            terms = generator_losses(self.networks, batch, edits, training, self.levels, noise, self.ranks)
+            terms = generator_losses(self.networks, batch, edits, region, training, self.levels, noise, self.ranks)
             loss_g = sum(getattr(training, name) * value for name, value in terms.items())
             take_step(self.generator_optimizer, loss_g)
         self._update_average()
         self.steps_done += 1
-        accuracy = (concept_logits.argmax(dim=1) == asked).float().mean()
-        losses = {"generator": loss_g, "discriminator": loss_d, "concept_classifier": loss_r}
-        return {name: value.detach() for name, value in (losses | {"concept_accuracy": accuracy} | terms).items()}
+        losses = {"generator": loss_g, "discriminator": loss_d, "concept_classifier": loss_r,
+                  "concept_accuracy": (concept_logits.argmax(dim=1) == asked).float().mean(), **terms}
+        return {name: value.detach() for name, value in losses.items()}
 
     def sample(self, step: int) -> Batch:
         """This rank's part of a batch: half normal, half exposure images, and what is asked of G for them.
@@ -215,7 +213,6 @@ class CounterfactualLearner(Learner):
         self.discriminator_optimizer.param_groups[0]["lr"] = discriminator_rate
 
     def _noise(self, step: int) -> torch.Generator:
-        """Of this rank, on its device."""
         stream = "noise" if self.ranks.rank == 0 else f"noise of rank {self.ranks.rank}"
         return step_generator(self.seed, step, stream, self.device)
 
@@ -249,8 +246,8 @@ def discriminator_loss(discriminator: nn.Module, batch: Batch, fakes: Tensor) ->
 
 
 def generator_losses(
-    networks: Networks, batch: Batch, edits: Tensor, training: GeneratorTraining, levels: NormalLevels,
-    noise: torch.Generator, ranks: Ranks = ALONE,
+    networks: Networks, batch: Batch, edits: Tensor, region: Region | None, training: GeneratorTraining,
+    levels: NormalLevels, noise: torch.Generator, ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """G's terms by the name of their weight in GeneratorTraining, unweighted; those of weight 0 are left out.
 
@@ -291,9 +288,12 @@ def generator_losses(
         losses["matching"] = torch.stack([matching_loss(of_concept, levels.quantiles) for of_concept in logits]).mean()
         losses["pull"] = l1_distances(counterfactuals.flatten(0, 1), sources[batch.compared.flatten()]).mean()
         if batch.origins is not None:
-            # |G(x', 0, k) - x| of a pseudo-anomaly x' that was made of x
-            each = (part.repeat_interleave(training.num_concepts, dim=0) for part in (batch.origins, batch.masks))
-            losses["repair"] = repair_losses(counterfactuals.flatten(0, 1), *each, training.repair_outside).mean()
+            asked = batch.compared.flatten()  # |G(x', 0, k) - x| of what was made of x, and where it was altered
+            origins, masks = (part.repeat_interleave(training.num_concepts, 0) for part in (batch.origins, batch.masks))
+            drawn = edits if region is None else region.drawn
+            losses["repair"] = repair_loss(edits[asked], drawn[asked], origins, masks, training.repair_whole)
+            if region is not None:
+                losses["region"] = region_losses(region.logits[asked], masks).mean()
         if training.num_concepts > 1:
             losses["diversity"] = diversity_losses(counterfactuals, training.diversity_margin).mean()
             losses["overlap"] = overlap_losses(outliers, counterfactuals).mean()

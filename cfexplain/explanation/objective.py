@@ -38,8 +38,9 @@ class GeneratorTraining:
     pull:           L1 distance of counterfactual and source.
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
     overlap:        squared cosine between the concepts' edits.
-    repair:         distance of the counterfactual of a pseudo-anomaly to the normal image it was made of: of the pixels
-                    that were altered, and `repair_outside` times that of all others.
+    repair:         distance of the counterfactual of a pseudo-anomaly to the normal image it was made of: what is drawn
+                    where that was altered and, `repair_whole` times, the counterfactual as a whole.
+    region:         how far the generator's region is from where pseudo-anomalies were altered, if it has one.
     concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
     concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
     """
@@ -70,7 +71,8 @@ class GeneratorTraining:
     diversity_margin: float
     overlap: float
     repair: float
-    repair_outside: float
+    repair_whole: float
+    region: float
     log_every_steps: int
     image_every_steps: int
     checkpoint_every_steps: int
@@ -89,7 +91,8 @@ class GeneratorTraining:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         weights = ("decay", "adversarial", "score", "matching", "reconstruction", "cycle", "concept",
-                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap", "repair", "repair_outside")
+                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap", "repair", "repair_whole",
+                   "region")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
@@ -111,7 +114,7 @@ class GeneratorTraining:
     def compares_concepts(self) -> bool:
         """Whether a loss looks at the counterfactuals of one image under all concepts."""
         has_several = self.num_concepts > 1 and (self.diversity > 0 or self.overlap > 0)
-        return self.matching > 0 or self.pull > 0 or self.repair > 0 or has_several
+        return self.matching > 0 or self.pull > 0 or self.repair > 0 or self.region > 0 or has_several
 
 
 def build_concept_classifier(spec: GeneratorSpec, training: GeneratorTraining, image_shape: ImageShape) -> nn.Module:
@@ -144,19 +147,31 @@ def l1_distances(images: Tensor, others: Tensor) -> Tensor:
     return (images - others).abs().flatten(1).mean(dim=1)
 
 
-def repair_losses(repaired: Tensor, origins: Tensor, masks: Tensor, outside: float) -> Tensor:
-    """Distance of repaired images to the normal ones that were altered, (N,): inside the masks + outside * elsewhere.
+def repair_loss(repaired: Tensor, drawn: Tensor, origins: Tensor, masks: Tensor, whole: float) -> Tensor:
+    """Distance of repaired images to the normal ones that were altered: drawn ones in the masks + whole * repaired, ().
 
-    repaired, origins: (N, C, H, W); masks: (N, H, W) bool. A pixel's distance is that of its value and of its steps to
-    the neighbours right and below, so that edges count; the mean is over the pixels of each part, however small it is.
+    repaired, drawn, origins: (N, C, H, W); masks: (N, H, W) bool. Within the masks, over the pixels of all of them, a
+    pixel's distance is that of its value and of its steps to the neighbours right and below, so that edges count.
     """
-    difference = repaired - origins
+    difference = drawn - origins
     distances = difference.abs().mean(dim=1)
     for dim, padding in ((2, (0, 0, 0, 1)), (3, (0, 1))):
         distances = distances + F.pad(difference.diff(dim=dim), padding).abs().mean(dim=1)
-    weights = torch.stack([masks, ~masks]).to(distances)  # (2, N, H, W)
-    means = (weights * distances).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp_min(1)
-    return means[0] + outside * means[1]
+    return (masks * distances).sum() / masks.sum().clamp_min(1) + whole * l1_distances(repaired, origins).mean()
+
+
+def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """How far a region is from the masks, (N,): focal loss (Lin et al., 2017) and Dice loss (Milletari et al., 2016).
+
+    logits: (N, 1, H, W); masks: (N, H, W) bool. Most pixels belong to no mask: the focal loss, squared and times 10,
+    leaves those that are sure alone; the Dice loss does not depend on a mask's size.
+    """
+    logits, masks = logits.flatten(1), masks.flatten(1).to(logits)
+    cross_entropies = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    focal = ((1 - (-cross_entropies).exp()).square() * cross_entropies).mean(dim=1)
+    region = logits.sigmoid()
+    dice = 1 - (2 * (region * masks).sum(dim=1) + 1) / (region.sum(dim=1) + masks.sum(dim=1) + 1)
+    return 10 * focal + dice
 
 
 def matching_loss(logits: Tensor, quantiles: Tensor) -> Tensor:

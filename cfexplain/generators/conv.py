@@ -22,7 +22,6 @@ class Conv(GeneratorSpec):
     exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, as greys count.
     head_width: channels of the head's layer at full resolution, which sees the source, scaled by condition; 0: none.
     joins_stem: the stem's features are joined to those before the head.
-    predicts_region: the generator also says where it edits; elsewhere the source stays as it is, bit for bit.
     condition_spread: how much the norms' scales of different concepts and alpha bins differ at the start.
     """
 
@@ -35,7 +34,6 @@ class Conv(GeneratorSpec):
     condition_spread: float
     head_width: int
     joins_stem: bool
-    predicts_region: bool
     discriminator_width: int
     discriminator_blocks: int
     concept_width: int
@@ -57,7 +55,6 @@ class Conv(GeneratorSpec):
         return ConditionalGenerator(
             image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
             num_concepts, self.source_skip, self.exact_skip, self.condition_spread, self.head_width, self.joins_stem,
-            self.predicts_region,
         )
 
     def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
@@ -99,7 +96,6 @@ class ConditionalGenerator(nn.Module):
         condition_spread: float,
         head_width: int,
         joins_stem: bool,
-        predicts_region: bool,
     ) -> None:
         super().__init__()
         channels = image_shape[0]
@@ -117,8 +113,7 @@ class ConditionalGenerator(nn.Module):
         self.blocks = nn.ModuleList([*downs, *middles, *ups])
         self.head_norm = ConditionalGroupNorm(width, num_conditions)
         self.join = nn.Conv2d(2 * width, width, 3, padding=1) if joins_stem else None
-        self.predicts_region = predicts_region
-        self.head = nn.Conv2d(head_width or width, channels + predicts_region, 3, padding=1)
+        self.head = nn.Conv2d(head_width or width, channels, 3, padding=1)
         self.sees_source = head_width > 0
         if head_width > 0:
             self.head_features = nn.Conv2d(width, head_width, 3, padding=1)
@@ -149,12 +144,7 @@ class ConditionalGenerator(nn.Module):
             seen = self.head_source(padded) * self.head_scale(conditions)[:, :, None, None]
             features = F.relu(features + seen)
         edited = self.head(features)[:, :, :height, :width]
-        if not self.predicts_region:
-            return (self._kept(images) + edited).tanh()
-        edited, region = edited[:, :-1], edited[:, -1:].sigmoid()
-        if not self.training:  # a wider sigmoid, cut at both ends: most of the image is exactly the source
-            region = (1.2 * region - 0.1).clamp(0, 1)
-        return images + region * ((self._kept(images) + edited).tanh() - images)
+        return (self._kept(images) + edited).tanh()
 
     def _kept(self, images: Tensor) -> Tensor:
         """The argument of the tanh where nothing is edited."""

@@ -22,6 +22,7 @@ from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks
 from cfexplain.explanation.normal_levels import NormalLevels, largest_bearable_noise, normal_levels
 from cfexplain.explanation.objective import ConceptView, noisy
+from cfexplain.generators.base import Region
 from cfexplain.metrics.auroc import auroc
 from cfexplain.types import Augmentation, ImageSet, Splits
 from tests.specs import small_fit, small_generator
@@ -190,11 +191,32 @@ def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
 
 
 def test_a_repair_is_held_against_what_the_pseudo_anomaly_was_made_of(splits, detector, monkeypatch):
-    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_outside=0.5)
+    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.5, region=1.0)
     masks = torch.tensor([[[True, False], [False, False]], [[True, True], [True, True]]])
     learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
-    # the edits .4, .5 of one and .3, .4 of the other outlier; the second is altered everywhere
-    assert learner.step()["repair"].item() == pytest.approx((1.5 * 0.3 + 1.5 * 0.4 + 0.1 + 0.2) / 4)
+    # the edits .4, .5 of one and .3, .4 of the other outlier; of the first one pixel was altered, of the second all
+    found = learner.step()
+    of_masks = (0.3 + 0.4 + 4 * 0.1 + 4 * 0.2) / 10
+    assert found["repair"].item() == pytest.approx(of_masks + 0.5 * (0.3 + 0.4 + 0.1 + 0.2) / 4)
+    assert "region" not in found  # this generator does not say where it edits
+
+
+def test_a_region_is_held_against_where_the_pseudo_anomaly_was_altered(splits, detector, monkeypatch):
+    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.0, region=1.0)
+    masks = torch.tensor([[[True, False], [False, False]], [[False, False], [False, False]]])
+    learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
+    generator = learner.networks.generator
+
+    class Everywhere(nn.Module):
+        def with_region(self, *inputs):
+            found = generator(*inputs)
+            return found, Region(drawn=found + 0.5, logits=torch.full((len(found), 1, 2, 2), 40.0))
+
+    monkeypatch.setattr(learner, "generator", Everywhere())
+    found = learner.step()
+    assert found["repair"].item() == pytest.approx((0.3 + 0.4) / 2 + 0.5)  # what is drawn, in the one altered pixel
+    focal, dice = 10 * 40, (1 - 3 / 6, 1 - 1 / 5)  # of the first and of the second outlier, each twice
+    assert found["region"].item() == pytest.approx((0.75 * focal + dice[0] + focal + dice[1]) / 2, rel=1e-4)
 
 
 def test_fresh_pseudo_anomalies_come_with_their_origin_and_the_bins_the_detector_gives_them(splits, detector):

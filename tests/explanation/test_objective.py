@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cfexplain.explanation.objective import (
-    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, repair_losses, score_losses,
+    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, region_losses, repair_loss,
+    score_losses,
 )
 from tests.specs import small_fit
 
@@ -69,15 +70,24 @@ def test_l1_distance_by_hand():
 
 
 def test_repair_loss_by_hand():
-    origins, repaired = torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3)
-    repaired[0, 0, 0, 1] = 0.6
-    masks = torch.zeros(1, 2, 3, dtype=torch.bool)
-    masks[0, 0, 1:] = True
-    # that pixel: .6 and the steps right and below, .6 each; the one left of it: the step of .6; no other
-    wanted = 1.8 / 2 + 0.5 * 0.6 / 4
-    assert repair_losses(repaired, origins, masks, outside=0.5).tolist() == pytest.approx([wanted])
-    nowhere = torch.zeros_like(masks)
-    assert repair_losses(repaired, origins, nowhere, outside=1.0).tolist() == pytest.approx([2.4 / 6])
+    origins, drawn, repaired = (torch.zeros(2, 1, 2, 3) for _ in range(3))
+    drawn[0, 0, 0, 1], drawn[0, 0, 1, 2], repaired[1, 0, 1, 1] = 0.6, 0.9, 0.3
+    masks = torch.zeros(2, 2, 3, dtype=torch.bool)
+    masks[0, 0], masks[1, 1, 1] = True, True
+    # in the masks' four pixels: .6 and its steps right and below; left of it the step of .6; above .9 the step of .9
+    wanted = (3 * 0.6 + 0.6 + 0.9) / 4
+    assert repair_loss(repaired, drawn, origins, masks, whole=0.0).item() == pytest.approx(wanted)
+    assert repair_loss(repaired, drawn, origins, masks, whole=2.0).item() == pytest.approx(wanted + 2 * 0.3 / 12)
+    assert repair_loss(repaired, drawn, origins, torch.zeros_like(masks), whole=2.0).item() == pytest.approx(0.05)
+
+
+def test_region_losses_by_hand():
+    masks = torch.tensor([[[True, False]]] * 2)
+    logits = torch.tensor([0.0, 0.0, 40.0, -40.0]).view(2, 1, 1, 2)
+    undecided, right = region_losses(logits, masks).tolist()
+    # half of each pixel: focal (1/2)^2 log 2; Dice 1 - (2 * .5 + 1) / (1 + 1 + 1)
+    assert undecided == pytest.approx(10 * 0.25 * math.log(2) + 1 / 3) and right == pytest.approx(0, abs=1e-6)
+    assert region_losses(-logits, masks)[1] > 10 * 39
 
 
 def test_diversity_loss_by_hand():

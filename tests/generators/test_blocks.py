@@ -33,11 +33,10 @@ def test_direction_classifier_does_not_see_a_fine_mark_and_the_pair_classifier_d
     assert not torch.allclose(pair(source, edited + checkers), pair(source, edited), atol=1e-5)
 
 
-def make_generator(shape, source_skip=2.0, exact_skip=False, condition_spread=0.0, predicts_region=False):
+def make_generator(shape, source_skip=2.0, exact_skip=False, condition_spread=0.0) -> ConditionalGenerator:
     return ConditionalGenerator(
         shape, 8, 1, 1, 2, num_alpha_bins=2, num_concepts=2, source_skip=source_skip, exact_skip=exact_skip,
         condition_spread=condition_spread, head_width=8, joins_stem=True,
-        predicts_region=predicts_region,
     )
 
 
@@ -50,22 +49,6 @@ def test_without_an_edit_the_source_passes_as_far_as_the_skip_lets_it(source_ski
     limit = math.tanh(source_skip)
     wanted = images.clamp(-limit, limit) if exact_skip else (source_skip * images).tanh()
     torch.testing.assert_close(generator(images, zeros, zeros), wanted)
-
-
-def test_outside_its_region_an_image_is_the_source_bit_for_bit():
-    generator, images = make_generator((3, 28, 28), predicts_region=True), random_images(2)
-    torch.nn.init.zeros_(generator.head.weight), torch.nn.init.zeros_(generator.head.bias)
-    zeros = torch.zeros(2, dtype=torch.long)
-    with torch.no_grad():
-        generator.head.bias[:3] = 3.0  # edited pixels are near 1
-    for logit, in_training, in_use in ((0.0, 0.5, 0.5), (-2.5, 0.0759, 0.0), (2.5, 0.9241, 1.0)):
-        torch.nn.init.constant_(generator.head.bias[3:], logit)
-        edited = (generator._kept(images) + 3).tanh()
-        for mode, region in ((True, in_training), (False, in_use)):
-            found = generator.train(mode)(images, zeros, zeros)
-            torch.testing.assert_close(found, images + region * (edited - images), atol=1e-4, rtol=0)
-    torch.nn.init.constant_(generator.head.bias[3:], -2.5)
-    assert torch.equal(generator.eval()(images, zeros, zeros), images)
 
 
 @pytest.mark.parametrize(("spread", "is_same"), [(0.0, True), (0.02, False)])
