@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
+from cfexplain.data.reading.image_files import read_mask
 from cfexplain.errors import DataError
-from cfexplain.explanation.explain import explain_images, FittedModel
+from cfexplain.explanation.explain import box_region, Confined, explain_images, FittedModel
 from cfexplain.files import read_json
 from cfexplain.inspection.inspect import inspect
 from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.shards import find_shards, merge_command, shard_record, ShardRun, weights_digest
-from cfexplain.lazy import torch
+from cfexplain.lazy import Tensor, torch
 from cfexplain.runs.lookup import parent_runs
 from cfexplain.types import Splits
 
@@ -108,6 +111,9 @@ def _inspect_all(
 ) -> None:
     """Explain and inspect batch by batch, each on disk before the next; batches of an earlier attempt stay."""
     model = trained.load_model(device)
+    region = _region(config, trained)
+    if region is not None:
+        model = replace(model, generator=Confined(model.generator, region.to(device)))
     with job.timed("data"):
         splits = trained.config.load_splits()
     images = _images(files, trained, splits)
@@ -121,12 +127,21 @@ def _inspect_all(
     with job.timed("reference"):
         reference = config.reference(trained, model, splits, device, job.reporter_of("second detector"))
         job.reporter.end_stage()
-    saved.begin(_index(config, trained, images, reference, shard))
+    digest = None if region is None else hashlib.sha256(region.numpy().tobytes()).hexdigest()
+    saved.begin({**_index(config, trained, images, reference, shard), "region_digest": digest})
     job.reporter.say(
         f"explaining {len(part)} images{of_all}, {model.num_concepts} concepts, {model.num_alpha_bins} scores"
     )
     with job.timed("explain"):
         _inspect_batches(job, model, images, part, reference, saved, device, config.batch_size)
+
+
+def _region(config: ExplainConfig, trained: TrainedRun) -> Tensor | None:
+    """(H, W) bool, where edits are wanted; None: anywhere."""
+    if config.mask:
+        path = Path(config.mask).expanduser()
+        return torch.from_numpy(read_mask(path, path, trained.image_shape()[1:]))
+    return None if config.box is None else box_region(config.box, *trained.image_shape()[1:])
 
 
 def _inspect_batches(

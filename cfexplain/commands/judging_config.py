@@ -95,6 +95,8 @@ class ExplainConfig(JudgingConfig):
     """conf/explain.yaml."""
 
     run: str
+    mask: str | None
+    box: list[float] | None
     shard: str | None
     merge: list[str] | None
     batch_size: int
@@ -106,6 +108,14 @@ class ExplainConfig(JudgingConfig):
         self.check_least(batch_size=1, num_film_strips=0, num_cards=0)
         if self.images == []:
             raise ValueError("images must name at least one file, or be null for the test anomalies")
+        if (self.mask or self.box) and not self.images:
+            raise ConfigError("mask and box confine the edits of your own images: give images=part.png too")
+        if self.mask and self.box:
+            raise ConfigError("mask and box: give one of them")
+        if self.box is not None and not (
+            len(self.box) == 4 and 0 <= self.box[0] < self.box[2] <= 1 and 0 <= self.box[1] < self.box[3] <= 1
+        ):
+            raise ValueError(f"box must be [left, top, right, bottom], shares of width and height, got {self.box}")
         if self.merge == []:
             raise ValueError("merge must name the shards' folders, or be null")
         _ = self.part

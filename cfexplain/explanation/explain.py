@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.detectors.base import Detector, logits_of
-from cfexplain.lazy import nn, no_grad, torch
+from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import Explanations, ImageSet
 
 
@@ -53,3 +54,22 @@ class FittedModel:
     concept_classifier: nn.Module
     num_concepts: int
     num_alpha_bins: int
+
+
+class Confined(nn.Module):
+    """A generator that edits within a region alone, (H, W) bool: elsewhere the source stays as it is, bit for bit."""
+
+    def __init__(self, generator: nn.Module, region: Tensor) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("region", region)
+
+    def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
+        return torch.where(self.region, self.generator(images, alpha_bins, concepts), images)
+
+
+def box_region(box: Sequence[float], height: int, width: int) -> Tensor:
+    """(H, W) bool: the pixels whose middle lies within [left, top, right, bottom], shares of width and height."""
+    ys, xs = ((torch.arange(side) + 0.5) / side for side in (height, width))
+    left, top, right, bottom = box
+    return ((ys >= top) & (ys <= bottom))[:, None] & (xs >= left) & (xs <= right)

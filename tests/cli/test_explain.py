@@ -16,6 +16,7 @@ from PIL import Image
 from cfexplain.cli import main
 from cfexplain.reporting.chosen_pictures import card_name
 from cfexplain.inspection.base import VERDICTS
+from cfexplain.inspection.saved import SavedInspections
 from tests.conftest import TINY, run_cfexplain
 
 NO_JUDGE = "second_detector=none"
@@ -37,6 +38,13 @@ def table(folder: str) -> list[dict[str, str]]:
 
 def metrics(folder: str) -> dict:
     return json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))
+
+
+def explained(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, A, K, C, H, W) counterfactuals, and the sources in the same shape."""
+    (inspection,) = SavedInspections(folder=Path(folder), remedy="")
+    found = inspection.explanations
+    return found.images, found.sources.images[:, None, None].expand_as(found.images)
 
 
 def pictures(folder: Path, count: int) -> None:
@@ -174,3 +182,25 @@ def test_values_out_of_range_are_config_mistakes(inside, capsys):
         assert main(["explain", "run=t", text]) == 2
         error = capsys.readouterr().err
         assert word in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_mask_or_a_box_confines_the_edits(inside, tmp_path, capsys):
+    pictures(tmp_path / "own", 2)
+    mask = np.zeros((40, 30), dtype=np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    said = ["explain", "run=t", f"images={tmp_path}/own", NO_JUDGE]
+    for number, word in enumerate(["", f"mask={tmp_path}/mask.png", "box=[0,0,1,0.5]"]):
+        assert main([*said, f"run_dir=m{number}", *([word] if word else [])]) == 0, capsys.readouterr().err
+    (everywhere, sources), (masked, _), (boxed, _) = (explained(f"m{number}") for number in range(3))
+    assert torch.equal(masked, boxed) and (everywhere[..., 14:, :] != sources[..., 14:, :]).any()
+    assert torch.equal(masked[..., :14, :], everywhere[..., :14, :])
+    assert torch.equal(masked[..., 14:, :], sources[..., 14:, :])
+    assert main([*said, "run_dir=m1", "box=[0.5,0,1,1]"]) == 0  # another region: nothing is taken from before
+    assert not torch.equal(explained("m1")[0], masked)
+    capsys.readouterr()
+    for words, reason in ((["box=[0,0,1]"], "box must be"), (["box=[0.5,0,0.2,1]"], "box must be"),
+                          (["box=[0,0,1,1]", "mask=a.png"], "give one of them")):
+        assert main([*said, *words]) == 2 and reason in capsys.readouterr().err
+    assert main(["explain", "run=t", "box=[0,0,1,1]"]) == 2 and "give images=part.png" in capsys.readouterr().err
+    assert main([*said, "run_dir=m3", f"mask={tmp_path}/none.png"]) == 3 and "none.png" in capsys.readouterr().err
