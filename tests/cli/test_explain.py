@@ -197,7 +197,7 @@ def test_a_mask_or_a_box_confines_the_edits(inside, tmp_path, capsys):
     assert torch.equal(masked[..., :14, :], everywhere[..., :14, :])
     assert torch.equal(masked[..., 14:, :], sources[..., 14:, :])
     assert main([*said, "run_dir=m1", "box=[0.5,0,1,1]"]) == 2  # that folder has another region's pictures
-    assert "box" in capsys.readouterr().err
+    assert "another mask" in capsys.readouterr().err
     for words, reason in ((["box=[0,0,1]"], "box must be"), (["box=[0.5,0,0.2,1]"], "box must be"),
                           (["box=[0,0,1,1]", "mask=a.png"], "give one of them")):
         assert main([*said, *words]) == 2 and reason in capsys.readouterr().err
