@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cfexplain.commands.base import Command, counts, Job
+from cfexplain.commands.base import Command, Job
 from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
+from cfexplain.data.splits import counts
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.files import read_json

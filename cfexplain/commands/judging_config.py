@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cfexplain.checks import check_at_least, check_seed, check_share
 from cfexplain.commands.base import CommandConfig
 from cfexplain.commands.trained_run import load_detector, open_run, save_detector, TrainedRun
 from cfexplain.detectors.base import Detector
@@ -58,8 +59,7 @@ class JudgingConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {self.false_alarm_rate}")
+        check_share(self, "false_alarm_rate")
 
     def open_run(self, run: str, commands: tuple[str, ...] = ("train",)) -> TrainedRun:
         return open_run(run, self.output_root, self.cache_dir, self.allow_custom_code, commands)
@@ -103,7 +103,7 @@ class ExplainConfig(JudgingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(batch_size=1, num_film_strips=0, num_cards=0)
+        check_at_least(self, batch_size=1, num_film_strips=0, num_cards=0)
         if self.images == []:
             raise ValueError("images must name at least one file, or be null for the test anomalies")
         if self.merge == []:
@@ -150,8 +150,8 @@ class EvaluateConfig(JudgingConfig):
                 "images= goes with compare=[runA,runB]; metrics need the test set, and one run explains images of your "
                 "own with cfexplain explain run=... images=..."
             )
-        self.check_seed(self.seed)
-        self.check_least(num_compared_images=1)
+        check_seed(self)
+        check_at_least(self, num_compared_images=1)
         if not self.metric:
             raise ValueError("metric must name at least one metric, like metric=[auroc]")
 
