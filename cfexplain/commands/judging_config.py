@@ -20,7 +20,7 @@ from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
-from cfexplain.inspection.reference import build_reference, Reference
+from cfexplain.inspection.reference import build_reference, NONE, Reference, REFIT
 from cfexplain.inspection.shards import as_shard, Shard
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricSpec
@@ -30,7 +30,6 @@ from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.runs.lookup import record_of
 from cfexplain.types import Splits, Tick
 
-REFIT, NONE = "refit", "none"
 HEADLINES = (
     "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",
     "class_normal_rate",
