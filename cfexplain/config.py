@@ -26,8 +26,8 @@ from cfexplain.older_runs import todays_target
 PACKAGE = "cfexplain"
 PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
 Spec = TypeVar("Spec")
-is_2_3 = omegaconf_version.startswith("2.3")  # which has another, older function of the name
-register_resolver = OmegaConf.register_new_resolver if is_2_3 else OmegaConf.register_resolver
+_REGISTER = "register_new_resolver" if omegaconf_version.startswith("2.3") else "register_resolver"  # renamed in 2.4
+register_resolver = getattr(OmegaConf, _REGISTER)
 
 
 def build(
