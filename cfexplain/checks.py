@@ -17,6 +17,11 @@ def check_at_least(spec: object, **least: int) -> None:
             raise ValueError(f"{name} must be >= {low}, got {value}")
 
 
+def check_seed(spec: object) -> None:
+    if spec.seed is not None and not 0 <= spec.seed < 2**32:
+        raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {spec.seed}")
+
+
 def check_limits(spec: object, **least: int) -> None:
     """By field; upper limits of which null is none."""
     for name, low in least.items():

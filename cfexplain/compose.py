@@ -26,11 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, top_level_keys
-from cfexplain.config import conf_dir, known_keys
+from cfexplain.config import conf_dir, known_keys, register_resolver
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
 
-VERSION_BASE = "1.3"  # Hydra 1.4 refuses older ones and means to do without the argument
+BEHAVIOUR = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # later versions want no such word
 HELP_WIDTH = 120
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
@@ -40,7 +40,7 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
     register_presets(line)
     for overrides in _combinations(line)[:MAX_CHECKED_COMBINATIONS]:
         try:
-            with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(line.config_dir)):
+            with initialize_config_dir(config_dir=str(line.config_dir), **BEHAVIOUR):
                 yield _composed(line, overrides)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
@@ -61,10 +61,10 @@ class HydraJob:
 
 def call_hydra(task: Callable[[DictConfig], float], line: CommandLine, overrides: list[str]) -> int:
     """Hydra's own main: sweeps, launchers, --cfg, --info, completion and .hydra/ are its work."""
-    words = [*line.options, *line.overrides, *line.hydra_overrides, f"hydra.job.name={line.command}", *overrides]
+    words = [*line.overrides, *line.hydra_overrides, f"hydra.job.name={line.command}", *overrides, *line.options]
     before, sys.argv = sys.argv, [f"cfexplain {line.command}", *words]
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(line.config_dir), config_name=line.config_name)(task)()
+        hydra.main(config_path=str(line.config_dir), config_name=line.config_name, **BEHAVIOUR)(task)()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
@@ -75,7 +75,7 @@ def call_hydra(task: Callable[[DictConfig], float], line: CommandLine, overrides
 def complete(task: Callable[[DictConfig], float], command: str, argv: list[str]) -> None:
     """Print what Hydra's completion script asks for."""
     sys.argv = ["cfexplain", *argv]
-    hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=command)(task)()
+    hydra.main(config_path=str(conf_dir()), config_name=command, **BEHAVIOUR)(task)()
 
 
 def current_job() -> HydraJob:
@@ -97,7 +97,7 @@ def register_help(line: CommandLine) -> None:
     own = top_level_keys(line.command)
     groups = [f"{name}: {', '.join(line.options_of(name))}" for name in all_groups() if name in own]
     lines = [part for text in groups for part in textwrap.wrap(text, HELP_WIDTH, subsequent_indent="  ")]
-    OmegaConf.register_new_resolver("groups", lambda: "\n".join(lines), replace=True)
+    register_resolver("groups", lambda: "\n".join(lines), replace=True)
 
 
 def register_presets(line: CommandLine | None = None) -> None:
@@ -195,7 +195,7 @@ def _parsed(overrides: list[str]) -> list[Override]:
         if "=" not in text and not text.startswith("~"):
             raise ConfigError(f"cannot read '{text}': wanted key=value")
         try:
-            parsed += OverridesParser.create().parse_overrides([text])
+            parsed.append(OverridesParser.create().parse_rule(text, "override"))
         except HydraException as error:
             key, _, value = text.partition("=")
             reason = str(error).strip().splitlines()[0]

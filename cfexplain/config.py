@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import __version__ as omegaconf_version, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cfexplain.errors import ConfigError, DataError, did_you_mean
@@ -26,6 +26,8 @@ from cfexplain.older_runs import todays_target
 PACKAGE = "cfexplain"
 PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
 Spec = TypeVar("Spec")
+_REGISTER = "register_new_resolver" if omegaconf_version.startswith("2.3") else "register_resolver"  # renamed in 2.4
+register_resolver = getattr(OmegaConf, _REGISTER)
 
 
 def build(
@@ -140,7 +142,7 @@ def _sha256(path: str, changed_ns: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-OmegaConf.register_new_resolver("sha256_of", sha256_of, replace=True)
+register_resolver("sha256_of", sha256_of, replace=True)
 
 
 def _class_at(target: str, path: str, allow_custom_code: bool) -> type:

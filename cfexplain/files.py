@@ -55,7 +55,7 @@ def open_locked(path: Path, wait: bool) -> TextIO:
     """The file, made where it is not there, and locked: the kernel drops the lock when it is closed or its holder dies.
 
     BlockingIOError where another process holds it and `wait` is false. A child that inherits the descriptor holds it
-    too, which is why this is no library's lock: those keep theirs to themselves, and some fall back to files that stay.
+    too, which is why this is no library's lock: filelock hides the descriptor, and its release unlocks the child's too.
     """
     file = path.open("a+", encoding="utf-8")
     try:

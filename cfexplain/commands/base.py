@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cfexplain.checks import check_at_least
 from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 from cfexplain.runs.folder import RunFolder
-from cfexplain.types import Splits, Tick
+from cfexplain.types import Tick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +35,7 @@ class CommandConfig:
     allow_custom_code: bool
 
     def __post_init__(self) -> None:
-        self.check_least(num_grid_images=1)
-
-    def check_least(self, **least: int) -> None:
-        for name, number in least.items():
-            value = getattr(self, name)
-            if value is not None and value < number:
-                raise ValueError(f"{name} must be >= {number}, got {value}")
-
-    @staticmethod
-    def check_seed(seed: int | None) -> None:
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
+        check_at_least(self, num_grid_images=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +117,3 @@ class Command(ABC):
 
 def command_named(name: str) -> type[Command]:
     return importlib.import_module(f"cfexplain.commands.{name}").COMMAND
-
-
-def counts(splits: Splits) -> str:
-    """How many images are used for what, in one line."""
-    parts = {
-        "train": splits.train, "held out": splits.held_out, "exposure": splits.exposure,
-        "test normal": splits.test_normals, "test anomalous": splits.test_anomalies,
-    }
-    sizes = ", ".join(f"{name} {0 if part is None else len(part)}" for name, part in parts.items())
-    return f"images: {sizes}; {'x'.join(map(str, splits.image_shape))}"

@@ -13,18 +13,16 @@ from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, RUN_NAM
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.explain import explain_images
 from cfexplain.files import write_csv
-from cfexplain.inspection.base import VERDICTS
 from cfexplain.inspection.comparison import (
     ComparedRun, comparison_meanings, comparison_metrics, run_verdicts, RunVerdicts,
 )
 from cfexplain.lazy import torch
-from cfexplain.reporting.comparison import ComparedImage, RunView, shown_images, write_comparison
+from cfexplain.reporting.comparison import compared_image, shown_images, write_comparison
 from cfexplain.reporting.grids import score_of
 from cfexplain.reporting.samples import comparison_rows
 from cfexplain.reporting.tables import print_metrics
-from cfexplain.types import class_name, Splits
+from cfexplain.types import Splits
 
 NO_KAPPA = "cohens_kappa left out: every run says the same of all images"
 
@@ -117,7 +115,7 @@ def _report(
     meanings = comparison_meanings(metrics, runs)
     print_metrics(metrics, meanings, job.reporter.stream)
     chosen = shown_images(verdicts, config.num_compared_images)
-    images = [_compared(runs, verdicts, index, device) for index in chosen]
+    images = [compared_image(runs, verdicts, index, device) for index in chosen]
     facts: dict[str, object] = {f"run {run.name}": trained.folder for run, trained in zip(runs, opened, strict=True)}
     for run in runs:
         facts[f"{run.name} counts as normal"] = f"score at or below {score_of(run.reference.threshold):.6g}"
@@ -125,30 +123,6 @@ def _report(
     title = f"Comparison: {' and '.join(dict.fromkeys(trained.slug for trained in opened))}"
     write_comparison(
         job.folder.path / "report.html", title, facts, metrics, meanings, job.folder.record["warnings"], images
-    )
-
-
-def _compared(runs: list[ComparedRun], verdicts: list[RunVerdicts], index: int, device: torch.device) -> ComparedImage:
-    """What the report shows of an image; it is explained once more, so that no others need to be kept."""
-    place = runs[0].images.names.index(verdicts[0].names[index])
-    views = []
-    for run, part in zip(runs, verdicts, strict=True):
-        explanations = explain_images(run.model, run.images.load(range(place, place + 1)), device)
-        accepted = [] if part.accepted is None else part.accepted[index].tolist()
-        views.append(RunView(
-            name=run.name,
-            source=explanations.sources.images[0],
-            counterfactuals=explanations.counterfactuals[0],
-            logits=explanations.logits[0, 0],
-            source_logit=float(part.logits_before[index]),
-            threshold=run.reference.threshold,
-            verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
-            best=int(part.concepts[index]),
-            accepted_by={other.name: is_accepted for other, is_accepted in zip(runs, accepted) if other is not run},
-        ))
-    return ComparedImage(
-        id=verdicts[0].names[index], views=tuple(views),
-        class_name=class_name(int(verdicts[0].classes[index]), runs[0].images.class_names),
     )
 
 

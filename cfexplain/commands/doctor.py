@@ -8,17 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from cfexplain.errors import ConfigError, did_you_mean
-from cfexplain.health.check import Check, Mark
-from cfexplain.health.data import data_checks, weight_checks
-from cfexplain.health.machine import device_checks, folder_check, run_check, version_checks
-from cfexplain.lazy import torch
+from cfexplain.health.all import all_checks
+from cfexplain.health.check import Mark
 from cfexplain.reporting.console import Reporter
 
 USAGE = """Check this machine: versions that belong together, device, folders, data and weights at hand, a ten-step run.
@@ -37,7 +32,7 @@ def main(argv: list[str]) -> int:
     as_json = "--json" in argv or "json=true" in argv
     options = read_options([word for word in argv if word not in ("--json", "json=true", "json=false")])
     reporter, found = Reporter(sys.stdout, history=None), []
-    for check in checks(**options):
+    for check in all_checks(**options):
         found.append(check)
         if not as_json:
             reporter.say(str(check))
@@ -67,37 +62,3 @@ def read_options(words: list[str]) -> dict[str, Path]:
             f"cfexplain train dataset=<name> dataset.root={options['root']} dry_run=true"
         )
     return options
-
-
-def checks(root: Path, output_root: Path, cache_dir: Path) -> Iterator[Check]:
-    """Each as soon as it is known. What needs torch is left out where torch is broken."""
-    with _scratch_folder() as folder:
-        is_broken = False
-        for check in version_checks():
-            is_broken = is_broken or check.mark is Mark.problem
-            yield check
-        yield folder_check("output_root", output_root)
-        yield folder_check("cache_dir", cache_dir)
-        if is_broken:
-            yield Check("the rest", Mark.problem, "device, data, weights and a run were not checked",
-                        "Mend the packages above first")
-            return
-        yield from device_checks()
-        yield from data_checks(root, folder / "cache")
-        yield from weight_checks(Path(torch.hub.get_dir(), "checkpoints"))
-        yield run_check(folder)
-
-
-@contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    """Gone at the end, with the folder that torch's compiler makes as soon as torchvision is imported."""
-    key = "TORCHINDUCTOR_CACHE_DIR"
-    is_ours = key not in os.environ
-    with tempfile.TemporaryDirectory(prefix="cfexplain-doctor-") as folder:
-        if is_ours:
-            os.environ[key] = str(Path(folder, "inductor"))
-        try:
-            yield Path(folder)
-        finally:
-            if is_ours:
-                del os.environ[key]

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from cfexplain.commands.base import Command, counts, Job
+from cfexplain.commands.base import Command, Job
 from cfexplain.commands.compare import CompareRuns
-from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES
-from cfexplain.commands.judging_config import refitted_detector
+from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, refitted_detector
 from cfexplain.commands.trained_run import TrainedRun
+from cfexplain.data.splits import counts
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine.runtime import autocast_dtype

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cfexplain.commands.base import Command, counts, Job
+from cfexplain.commands.base import Command, Job
 from cfexplain.commands.explain_results import write_results
 from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.data.reading.image_files import read_mask
+from cfexplain.data.splits import counts
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import box_region, Confined, explain_images, FittedModel
 from cfexplain.files import read_json

@@ -5,10 +5,8 @@ One pass over the saved batches feeds them all, so memory stays flat however man
 
 from __future__ import annotations
 
-from typing import Any
-
 from cfexplain.commands.base import Job
-from cfexplain.commands.judging_config import ExplainConfig, REFIT
+from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.files import writing_csv
 from cfexplain.inspection.atlas import AtlasBuilder
@@ -16,11 +14,10 @@ from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.sentences import sentences
 from cfexplain.inspection.totals import MEANINGS, Totals
 from cfexplain.metrics.auroc import unlike_normals
-from cfexplain.metrics.classifiers import RANDOM
 from cfexplain.reporting.atlas_section import atlas_section
 from cfexplain.reporting.chosen_pictures import ChosenPictures
-from cfexplain.reporting.grids import score_of, spread
-from cfexplain.reporting.inspector import InspectorItems, write_inspector
+from cfexplain.reporting.grids import spread
+from cfexplain.reporting.inspector import explanation_facts, InspectorItems, write_inspector
 from cfexplain.reporting.samples import sample_rows
 from cfexplain.runs.lookup import metrics_of
 
@@ -67,39 +64,9 @@ def write_results(
     assert atlas is not None, f"{saved.folder} has no batch"
     write_inspector(
         job.folder.path / "report.html", f"Explanations: {trained.slug}",
-        _facts(trained, index, totals, detector_auroc), totals.counts, items,
+        explanation_facts(trained.folder, trained.config.detector, index, totals.num_images, detector_auroc),
+        totals.counts, items,
         false_alarm_rate=index["false_alarm_rate"], metrics=metrics, meanings=MEANINGS,
         notes=job.folder.record["warnings"], sections=[pictures.overview(), atlas_section(atlas.atlas())],
     )
     return metrics
-
-
-def _facts(
-    trained: TrainedRun, index: dict[str, Any], totals: Totals, detector_auroc: float | None
-) -> dict[str, object]:
-    rate, second = index["false_alarm_rate"], index["second_detector"]
-    survival = index["normal_survival"]
-    passing = {} if survival is None else {
-        "of real normal images": f"{100 * survival:.0f} % of those that count as normal pass all alterations and the "
-                                 "second detector: what to compare the verdict adversarial with"
-    }
-    known = {} if detector_auroc is None else {"on test images": f"detector_auroc {detector_auroc:.3f}"}
-    return {
-        "trained model": trained.folder,
-        "detector": trained.config.detector.name,
-        **known,
-        "images explained": totals.num_images,
-        "counts as normal": f"score at or below {score_of(index['threshold']):.4g}: {1 - rate:.4g} of "
-                            f"{index['num_held_out']} held-out normal images lie there (false-alarm rate {rate:.4g})",
-        "second detector": _refitted(trained) if second == REFIT else second,
-        **passing,
-        "distances to normal images": "in features of a network with random weights" if index["features"] == RANDOM
-                                      else f"in features of the network {index['features']}",
-    }
-
-
-def _refitted(trained: TrainedRun) -> str:
-    spec = trained.config.detector
-    if spec.second is spec:
-        return "the same kind, another seed"
-    return f"{spec.second.name}, trained on the same data: {spec.name} cannot be trained again"

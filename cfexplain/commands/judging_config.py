@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cfexplain.checks import check_at_least, check_seed, check_share
 from cfexplain.commands.base import CommandConfig
 from cfexplain.commands.trained_run import load_detector, open_run, save_detector, TrainedRun
 from cfexplain.detectors.base import Detector
@@ -19,7 +20,7 @@ from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
-from cfexplain.inspection.reference import build_reference, Reference
+from cfexplain.inspection.reference import build_reference, NONE, Reference, REFIT
 from cfexplain.inspection.shards import as_shard, Shard
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricSpec
@@ -29,7 +30,6 @@ from cfexplain.metrics.transfer import SEED_OFFSET
 from cfexplain.runs.lookup import record_of
 from cfexplain.types import Splits, Tick
 
-REFIT, NONE = "refit", "none"
 HEADLINES = (
     "cf_auroc", "detector_auroc", "validity", "fid_normalized", "concept_accuracy_fresh", "oracle_normal_rate",
     "class_normal_rate",
@@ -58,8 +58,7 @@ class JudgingConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {self.false_alarm_rate}")
+        check_share(self, "false_alarm_rate")
 
     def open_run(self, run: str, commands: tuple[str, ...] = ("train",)) -> TrainedRun:
         return open_run(run, self.output_root, self.cache_dir, self.allow_custom_code, commands)
@@ -105,7 +104,7 @@ class ExplainConfig(JudgingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(batch_size=1, num_film_strips=0, num_cards=0)
+        check_at_least(self, batch_size=1, num_film_strips=0, num_cards=0)
         if self.images == []:
             raise ValueError("images must name at least one file, or be null for the test anomalies")
         if (self.mask or self.box) and not self.images:
@@ -160,8 +159,8 @@ class EvaluateConfig(JudgingConfig):
                 "images= goes with compare=[runA,runB]; metrics need the test set, and one run explains images of your "
                 "own with cfexplain explain run=... images=..."
             )
-        self.check_seed(self.seed)
-        self.check_least(num_compared_images=1)
+        check_seed(self)
+        check_at_least(self, num_compared_images=1)
         if not self.metric:
             raise ValueError("metric must name at least one metric, like metric=[auroc]")
 

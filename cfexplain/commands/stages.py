@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.commands.base import counts, Job
+from cfexplain.commands.base import Job
 from cfexplain.commands.train_config import Stage, TrainConfig
 from cfexplain.commands.trained_run import load_detector, save_detector
-from cfexplain.data.splits import role_lines
+from cfexplain.data.splits import counts, role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS

@@ -12,22 +12,16 @@ from cfexplain import config as configs
 from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.errors import CfexplainError, ConfigError, DataError
-from cfexplain.metrics.auroc import Auroc
-from cfexplain.metrics.classes import Classes
-from cfexplain.metrics.concept import Concept
-from cfexplain.metrics.fid import Fid
-from cfexplain.metrics.oracle import Oracle
-from cfexplain.metrics.validity import Validity
-from cfexplain.reporting.summary_files import as_json, NAMES, print_summary, write_summary
+from cfexplain.reporting.summary_files import as_json, show_summary
 from cfexplain.runs.lookup import run_folders
-from cfexplain.runs.summary import summarize, Summary
+from cfexplain.runs.summary import summarize
 
 
 def summarize_sweep(folder: Path, stream: TextIO) -> None:
     """Write the summary into the sweep's folder and show it."""
     found = summarize(run_folders(str(folder)), _slug)
     if found.cells:
-        _show(found, folder, stream)
+        show_summary(found, folder, HEADLINES, stream)
 
 
 def show_table(config: EvaluateConfig) -> int:
@@ -40,19 +34,10 @@ def show_table(config: EvaluateConfig) -> int:
         raise ConfigError("runs= names several folders: say where their summary goes with run_dir=<folder>")
     place, found = Path(config.run_dir or runs[0]), summarize(folders, _slug)
     place.mkdir(parents=True, exist_ok=True)
-    _show(found, place, sys.stderr if config.json else sys.stdout)
+    show_summary(found, place, HEADLINES, sys.stderr if config.json else sys.stdout)
     if config.json:
         print(json.dumps(as_json(found, place)), flush=True)
     return 0
-
-
-def _show(found: Summary, folder: Path, stream: TextIO) -> None:
-    metrics = (Auroc, Validity, Fid, Concept, Oracle, Classes)
-    meanings = {key: value for metric in metrics for key, value in metric.meanings.items()}
-    headlines = {key: meanings.get(key, ("", ""))[1] for key in HEADLINES}
-    write_summary(found, folder, headlines)
-    print_summary(found, folder, headlines, stream)
-    print(f"summary: {folder / NAMES[0]} and {', '.join(NAMES[1:])}", file=stream, flush=True)
 
 
 def _slug(dataset: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from cfexplain.checks import check_seed
 from cfexplain.commands.base import CommandConfig
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
@@ -41,7 +42,7 @@ class TrainConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_seed(self.seed)
+        check_seed(self)
         if self.stage is Stage.generator and self.run_dir is None:
             raise ConfigError("stage=generator continues a run that holds a detector: add run_dir=<its folder>")
         if self.tensorboard:

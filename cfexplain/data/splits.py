@@ -65,6 +65,16 @@ def _digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
 
 
+def counts(splits: Splits) -> str:
+    """How many images are used for what, in one line."""
+    parts = {
+        "train": splits.train, "held out": splits.held_out, "exposure": splits.exposure,
+        "test normal": splits.test_normals, "test anomalous": splits.test_anomalies,
+    }
+    sizes = ", ".join(f"{name} {0 if part is None else len(part)}" for name, part in parts.items())
+    return f"images: {sizes}; {'x'.join(map(str, splits.image_shape))}"
+
+
 def role_table(splits: Splits) -> tuple[tuple[str, int, str], ...]:
     """Rows (group, number of images, what it is used for), in the order of the splits and their classes."""
     rows = [

@@ -14,7 +14,7 @@ from typing import ClassVar
 from cfexplain.checks import check_at_least, check_positive
 from cfexplain.data.batches import to_float
 from cfexplain.encoders.base import EncoderSpec
-from cfexplain.lazy import nn, no_grad, Tensor, torch
+from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
 
@@ -122,8 +122,8 @@ class LearnedDetectorSpec(DetectorSpec):
 
 
 def sigmoid_log_probs(logits: Tensor) -> LogProbs:
-    """phi = sigmoid(l): min(l, 0) - log(1 + exp(-|l|)) and the same of -l, without overflow on either side."""
-    return LogProbs(*(x.clamp(max=0) - x.abs().neg().exp().log1p() for x in (logits, -logits)))
+    """phi = sigmoid(l), and 1 - phi = sigmoid(-l)."""
+    return LogProbs(F.logsigmoid(logits), F.logsigmoid(-logits))
 
 
 def distance_log_probs(distances: Tensor, eps: float = 1e-6) -> LogProbs:

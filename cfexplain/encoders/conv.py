@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cfexplain.checks import check_at_least
 from cfexplain.encoders.base import check_size, EncoderSpec, SLOPE
 from cfexplain.lazy import nn, Tensor
 from cfexplain.types import ImageShape
@@ -18,8 +19,7 @@ class Conv(EncoderSpec):
     width: int
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width must be >= 1, got {self.width}")
+        check_at_least(self, width=1)
 
     def build(self, image_shape: ImageShape, output_dim: int, has_bias: bool) -> nn.Module:
         return ConvEncoder(image_shape, output_dim, self.width, has_bias)

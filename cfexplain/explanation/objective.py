@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from cfexplain.checks import check_at_least, check_positive
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.generators.blocks import DirectionClassifier
 from cfexplain.lazy import F, nn, Tensor, torch
@@ -78,24 +79,16 @@ class GeneratorTraining:
     checkpoint_every_steps: int
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_concepts", "num_alpha_bins"):
-            if getattr(self, name) < (1 if name == "num_concepts" else 2):
-                raise ValueError(f"{name} is too small: {getattr(self, name)}")
-        for name in ("steps", "log_every_steps", "image_every_steps", "checkpoint_every_steps", "concept_grid"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "discriminator_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        check_at_least(
+            self, batch_size=2, num_alpha_bins=2, num_concepts=1, steps=1, log_every_steps=1, image_every_steps=1,
+            checkpoint_every_steps=1, concept_grid=1, decay=0, adversarial=0, score=0, matching=0, reconstruction=0,
+            cycle=0, concept=0, concept_noise=0, pull=0, diversity=0, diversity_margin=0, overlap=0,
+            repair=0, repair_whole=0, region=0,
+        )
+        check_positive(self, "learning_rate", "discriminator_learning_rate")
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        weights = ("decay", "adversarial", "score", "matching", "reconstruction", "cycle", "concept",
-                   "concept_noise", "pull", "diversity", "diversity_margin", "overlap", "repair", "repair_whole",
-                   "region")
-        for name in weights:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.decay > 1:
             raise ValueError(f"decay is a share of the steps, at most 1, got {self.decay}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cfexplain.checks import check_at_least
 from cfexplain.generators.base import GeneratorSpec
 from cfexplain.generators.blocks import (
     ConditionalGroupNorm, ConditionalResBlock, PairClassifier, ProjectionDiscriminator,
@@ -40,16 +41,10 @@ class Conv(GeneratorSpec):
     concept_blocks: int
 
     def __post_init__(self) -> None:
-        for name in ("num_downsamplings", "num_middle_blocks", "head_width"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("source_skip", "condition_spread"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        positive = ("width", "patch", "discriminator_width", "discriminator_blocks", "concept_width", "concept_blocks")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(
+            self, width=1, patch=1, discriminator_width=1, discriminator_blocks=1, concept_width=1, concept_blocks=1,
+            num_downsamplings=0, num_middle_blocks=0, head_width=0, source_skip=0, condition_spread=0,
+        )
 
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
         return ConditionalGenerator(

@@ -20,6 +20,7 @@ MAX_NEIGHBOURS = 2000
 NUM_NEIGHBOURS = 3
 DISTANCE_QUANTILE = 0.99
 SECOND_DETECTOR = "second_detector"
+REFIT, NONE = "refit", "none"  # which one: trained for it, none at all, or that of another run
 
 
 @dataclass(frozen=True, kw_only=True)

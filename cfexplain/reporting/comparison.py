@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.inspection.base import Verdict
+from cfexplain.explanation.explain import explain_images
+from cfexplain.inspection.base import Verdict, VERDICTS
 from cfexplain.inspection.changes import measured_change
-from cfexplain.inspection.comparison import RunVerdicts
+from cfexplain.inspection.comparison import ComparedRun, RunVerdicts
 from cfexplain.inspection.sentences import change_words
-from cfexplain.lazy import Tensor
+from cfexplain.lazy import Tensor, torch
 from cfexplain.reporting.grids import signed_difference, spread
 from cfexplain.reporting.html import write_page
 from cfexplain.reporting.tables import as_text, Meanings, metric_table, Table
 from cfexplain.reporting.verdict_words import logit_words, WORDS
+from cfexplain.types import class_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,32 @@ def shown_images(verdicts: list[RunVerdicts], num_images: int) -> list[int]:
         indices = np.flatnonzero(kind)
         chosen += [int(indices[place]) for place in spread(len(indices), num_images - len(chosen))]
     return chosen
+
+
+def compared_image(
+    runs: list[ComparedRun], verdicts: list[RunVerdicts], index: int, device: torch.device
+) -> ComparedImage:
+    """What is shown of an image; it is explained once more, so that no others need to be kept."""
+    place = runs[0].images.names.index(verdicts[0].names[index])
+    views = []
+    for run, part in zip(runs, verdicts, strict=True):
+        explanations = explain_images(run.model, run.images.load(range(place, place + 1)), device)
+        accepted = [] if part.accepted is None else part.accepted[index].tolist()
+        views.append(RunView(
+            name=run.name,
+            source=explanations.sources.images[0],
+            counterfactuals=explanations.counterfactuals[0],
+            logits=explanations.logits[0, 0],
+            source_logit=float(part.logits_before[index]),
+            threshold=run.reference.threshold,
+            verdicts=tuple(VERDICTS[code] for code in part.codes[index].tolist()),
+            best=int(part.concepts[index]),
+            accepted_by={other.name: is_accepted for other, is_accepted in zip(runs, accepted) if other is not run},
+        ))
+    return ComparedImage(
+        id=verdicts[0].names[index], views=tuple(views),
+        class_name=class_name(int(verdicts[0].classes[index]), runs[0].images.class_names),
+    )
 
 
 def write_comparison(

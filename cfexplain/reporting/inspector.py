@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
+from cfexplain.detectors.base import DetectorSpec
 from cfexplain.inspection.base import Inspection, VERDICTS
+from cfexplain.inspection.reference import REFIT
 from cfexplain.lazy import torch, torchvision
+from cfexplain.metrics.classifiers import RANDOM
 from cfexplain.reporting.card_content import card_content, card_tiles
-from cfexplain.reporting.grids import as_picture, draw_grid, FALLING, GridRow, NEUTRAL, RISING, signed_difference
+from cfexplain.reporting.grids import (
+    as_picture, draw_grid, FALLING, GridRow, NEUTRAL, RISING, score_of, signed_difference,
+)
 from cfexplain.reporting.html import as_webp, LOSSY_QUALITY, page_parts, write_page
 from cfexplain.reporting.tables import Meanings, metric_table, Table
 from cfexplain.reporting.verdict_words import WORDS
@@ -98,6 +103,36 @@ def write_inspector(
             verdicts=words, items=iter(lambda: items.file.read(PIECE), ""), num_stills=NUM_STILLS, page=page,
             quality="lossless" if items.layout.get("lossless", True) else LOSSY,
         )
+
+
+def explanation_facts(
+    folder: Path, detector: DetectorSpec, index: Mapping[str, Any], num_images: int, detector_auroc: float | None
+) -> dict[str, object]:
+    """What the page says first. folder, detector: of the train run; index: of its SavedInspections."""
+    rate, second, survival = index["false_alarm_rate"], index["second_detector"], index["normal_survival"]
+    passing = {} if survival is None else {
+        "of real normal images": f"{100 * survival:.0f} % of those that count as normal pass all alterations and the "
+                                 "second detector: what to compare the verdict adversarial with"
+    }
+    known = {} if detector_auroc is None else {"on test images": f"detector_auroc {detector_auroc:.3f}"}
+    return {
+        "trained model": folder,
+        "detector": detector.name,
+        **known,
+        "images explained": num_images,
+        "counts as normal": f"score at or below {score_of(index['threshold']):.4g}: {1 - rate:.4g} of "
+                            f"{index['num_held_out']} held-out normal images lie there (false-alarm rate {rate:.4g})",
+        "second detector": _refitted(detector) if second == REFIT else second,
+        **passing,
+        "distances to normal images": "in features of a network with random weights" if index["features"] == RANDOM
+                                      else f"in features of the network {index['features']}",
+    }
+
+
+def _refitted(detector: DetectorSpec) -> str:
+    if detector.second is detector:
+        return "the same kind, another seed"
+    return f"{detector.second.name}, trained on the same data: {detector.name} cannot be trained again"
 
 
 def _layout(inspection: Inspection, tiles: Mapping[str, np.ndarray], num_images: int) -> dict[str, Any]:

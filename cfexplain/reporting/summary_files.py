@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cfexplain.files import write_csv, write_json, write_text
+from cfexplain.metrics.auroc import Auroc
+from cfexplain.metrics.classes import Classes
+from cfexplain.metrics.concept import Concept
+from cfexplain.metrics.fid import Fid
+from cfexplain.metrics.oracle import Oracle
+from cfexplain.metrics.validity import Validity
 from cfexplain.reporting.tables import as_text, print_tables, Table
 from cfexplain.runs.summary import Cell, Group, Spread, Summary
 
+METRICS = (Auroc, Validity, Fid, Concept, Oracle, Classes)  # whose numbers are headlines
 NAMES = ("summary.csv", "summary.json", "summary.md", "summary.tex")
 MEANS = "Mean ± sample standard deviation; over normal sets: of the means over seeds, each set counting once"
 
@@ -23,9 +30,14 @@ def write_summary(summary: Summary, folder: Path, headlines: Mapping[str, str]) 
     write_text(folder / "summary.tex", _as_latex(summary, folder, headlines))
 
 
-def print_summary(summary: Summary, folder: Path, headlines: Mapping[str, str], stream: TextIO) -> None:
-    print_tables(tables(summary, folder, headlines), stream, 240)
-    print(_in_words(summary, headlines), file=stream, flush=True)
+def show_summary(summary: Summary, folder: Path, headlines: Sequence[str], stream: TextIO) -> None:
+    """Write the files, print the tables. headlines: keys of metrics, with the ideal values that these declare."""
+    meanings = {key: value for metric in METRICS for key, value in metric.meanings.items()}
+    ideals = {key: meanings.get(key, ("", ""))[1] for key in headlines}
+    write_summary(summary, folder, ideals)
+    print_tables(tables(summary, folder, ideals), stream, 240)
+    print(_in_words(summary, ideals), file=stream)
+    print(f"summary: {folder / NAMES[0]} and {', '.join(NAMES[1:])}", file=stream, flush=True)
 
 
 def tables(summary: Summary, folder: Path, headlines: Mapping[str, str]) -> list[Table]:

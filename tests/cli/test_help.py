@@ -57,6 +57,11 @@ def test_config_is_shown_without_a_run(cfexplain, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_info_needs_no_word(cfexplain):
+    done = cfexplain("train", "--info")  # Hydra takes a word that follows it for its own
+    assert done.code == 0 and "Defaults Tree" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "seeed=1"], ["train", "fit.steps=0"]])
 def test_torch_is_not_loaded(argv, tmp_path):
     code = f"""

@@ -54,6 +54,18 @@ def test_bce_logit_survives_where_the_score_rounds_to_one():
     torch.testing.assert_close(logits.grad[1:], torch.tensor([-1.0, -1.0, -1.0]))  # still pulls back from far away
 
 
+def test_bce_log_probs_and_their_gradient_are_exact_from_end_to_end():
+    logits = torch.tensor([-100.0, -1.0, 0.0, 1.0, 100.0], requires_grad=True)
+    probs = BCE.log_probs(logits[:, None], ORIGIN, ONE)
+    values = logits.tolist()
+    for value, log_anomalous, log_normal in zip(values, probs.log_anomalous.tolist(), probs.log_normal.tolist()):
+        # float32 has 1e-7; what is left at 100, -3.7e-44, is below its normal numbers and may be flushed to 0
+        assert log_anomalous == pytest.approx(min(value, 0) - math.log1p(math.exp(-abs(value))), rel=2e-7, abs=1e-43)
+        assert log_normal == pytest.approx(min(-value, 0) - math.log1p(math.exp(-abs(value))), rel=2e-7, abs=1e-43)
+    probs.log_anomalous.sum().backward()  # d log phi / dl = 1 - phi, one half in the middle
+    assert logits.grad.tolist() == pytest.approx([1 / (1 + math.exp(value)) for value in values], rel=4e-7, abs=1e-43)
+
+
 def test_dsvdd_score_is_one_half_at_tau_log_two():
     distances = squared_distances(torch.tensor([[1.0, 1.0], [3.0, 0.0]]), torch.tensor([0.0, 0.0]))
     torch.testing.assert_close(distances, torch.tensor([2.0, 9.0]))
