@@ -101,6 +101,8 @@ class Restoration(IntervalMetricSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "num_images")
+        if not self.kinds:
+            raise ValueError("kinds must name at least one kind of pseudo-anomalies, like confetti")
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         if not inputs.is_of_defects:
