@@ -2,11 +2,11 @@
 
 Patches of the region are compared to those of normal training images: how many times as far as these are from each other
 is the nearest one? As with the local outlier factor (Breunig et al., 2000), a normal patch has about 1 on a flat ground as
-on a busy one, whose patches are all far apart, so regions compare wherever they lie. Patches are the pixels themselves:
-no network, no detector, and windows reach beyond the mask, so that a seam shows.
+on a busy one, whose patches are all far apart, so regions compare wherever they lie.
 
-It cannot tell which normal region belongs there: that is what restoration is for. Smooth patches are near to many, so a
-region smoother than normal ones has more than 1: nearer than normal is not better.
+Patches are the pixels themselves and their contrast: no network, no detector. By pixels alone a smooth patch is near to
+all, and a blur would be a repair; contrast tells it from texture. Windows reach beyond the mask, so that a seam shows.
+It cannot tell which normal region belongs there: that is what restoration is for.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.checks import check_positive
+from cfexplain.checks import check_at_least, check_positive
 from cfexplain.engine.seeding import step_generator
-from cfexplain.lazy import Tensor, torch
+from cfexplain.lazy import F, Tensor, torch
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import LEVEL, resample_counts, with_interval
 
@@ -28,15 +28,19 @@ PART = 500  # patches that are compared at a time
 class NormalPatches:
     """Patches of normal images, and how far each is from the nearest one of another image."""
 
-    def __init__(self, images: Tensor, side: int, count: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, images: Tensor, side: int, count: int, contrast_weight: float, generator: torch.Generator
+    ) -> None:
         """images: (N, C, H, W) uint8, two or more; side: of a patch, in pixels; count: drawn at any place of any image."""
         height, width = images.shape[2:]
         rows = torch.randint(len(images), (count,), generator=generator)
         ys = torch.randint(height - side + 1, (count,), generator=generator)
         xs = torch.randint(width - side + 1, (count,), generator=generator)
         places = zip(rows.tolist(), ys.tolist(), xs.tolist(), strict=True)
-        self.side = side
-        self.patches = scaled(torch.stack([images[row, :, y : y + side, x : x + side] for row, y, x in places]))
+        self.side, self.contrast_weight = side, contrast_weight
+        self.patches = described(
+            torch.stack([images[row, :, y : y + side, x : x + side] for row, y, x in places]), contrast_weight
+        )
         parts = zip(self.patches.split(PART), rows.split(PART), strict=True)
         self.spacings = torch.cat([
             torch.cdist(part, self.patches).masked_fill_(own[:, None] == rows, torch.inf).amin(dim=1)
@@ -45,7 +49,7 @@ class NormalPatches:
 
     def log_ratios(self, patches: Tensor) -> Tensor:
         """(M, C, side, side) uint8 -> (M,): log of the distance to the nearest over that one's own, levels both."""
-        nearest = [torch.cdist(part, self.patches).min(dim=1) for part in scaled(patches).split(PART)]
+        nearest = [torch.cdist(part, self.patches).min(dim=1) for part in described(patches, self.contrast_weight).split(PART)]
         distances = torch.cat([found.values for found in nearest])
         spacings = self.spacings[torch.cat([found.indices for found in nearest])]
         return distances.clamp_min(LEAST_DISTANCE).log() - spacings.clamp_min(LEAST_DISTANCE).log()
@@ -63,10 +67,18 @@ class NormalPatches:
         return torch.stack(values).double().numpy()
 
 
-def scaled(patches: Tensor) -> Tensor:
-    """(M, C, side, side) uint8 -> (M, D) float32: the distance of two is their root mean square difference in levels."""
-    vectors = patches.flatten(1).float() - 127.5  # about 0: products of large numbers would cost the distance its digits
-    return vectors / vectors.shape[1] ** 0.5
+def described(patches: Tensor, contrast_weight: float) -> Tensor:
+    """(M, C, side, side) uint8 -> (M, D) float32, whose squared distance is that of pixels plus that of contrasts.
+
+    Both are mean squares of differences in levels, those of contrasts, one a quarter and channel, times the squared
+    weight. Contrast is the mean difference of a pixel from the mean of the 3 x 3 around it.
+    """
+    pixels = patches.float() - 127.5  # about 0: products of large numbers would cost the distance its digits
+    around = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
+    contrasts = F.adaptive_avg_pool2d((pixels - around).abs(), 2).flatten(1)
+    pixels = pixels.flatten(1)
+    parts = [pixels / pixels.shape[1] ** 0.5, contrast_weight * contrasts / contrasts.shape[1] ** 0.5]
+    return torch.cat(parts, dim=1)
 
 
 def windows(image: Tensor, side: int) -> Tensor:
@@ -85,8 +97,9 @@ def corrections(before: np.ndarray, after: np.ndarray, normal: np.ndarray) -> np
 class Correction(IntervalMetricSpec):
     """correction, beside correction_before, _after and _normal; nothing where the dataset has no masks.
 
-    patch_pixels: side of a patch.
-    num_patches:  of normal training images.
+    patch_pixels:    side of a patch.
+    num_patches:     of normal training images.
+    contrast_weight: of a difference in contrast, where one in pixels has 1.
     """
 
     meanings = {
@@ -98,10 +111,12 @@ class Correction(IntervalMetricSpec):
 
     patch_pixels: int
     num_patches: int
+    contrast_weight: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "patch_pixels", "num_patches")
+        check_at_least(self, contrast_weight=0)
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
         masks = inputs.defect_masks
@@ -115,7 +130,7 @@ class Correction(IntervalMetricSpec):
         sources, edited = explanations.sources.images[is_marked], explanations.counterfactuals[is_marked]
         generator = step_generator(inputs.seed, 0, "correction")
         side = min(self.patch_pixels, *masks.shape[1:])
-        normals = NormalPatches(inputs.splits.train.images, side, self.num_patches, generator)
+        normals = NormalPatches(inputs.splits.train.images, side, self.num_patches, self.contrast_weight, generator)
         before = normals.of_regions(sources, masks)
         after = np.stack([normals.of_regions(images, masks) for images in edited.unbind(dim=1)], axis=1)
         normal = normals.of_regions(*_elsewhere(inputs.splits.held_out.images, masks, generator))

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from cfexplain.errors import CfexplainWarning
-from cfexplain.metrics.correction import Correction, corrections, NormalPatches, windows
+from cfexplain.metrics.correction import Correction, corrections, described, NormalPatches, windows
 from tests.metrics.parts import NUM_DEFECTIVE, NUM_NORMAL, nothing, part_splits, run_on_parts, stripes
 
-SPEC = Correction(num_resamples=50, patch_pixels=8, num_patches=2000)
+SPEC = Correction(num_resamples=50, patch_pixels=8, num_patches=2000, contrast_weight=8)
 
 
 def generator():
@@ -31,26 +32,36 @@ def test_windows_reach_every_pixel():
 
 
 def test_ratios_by_hand():
-    normals = NormalPatches(flat(100, 110, 130), 4, 60, generator())
+    normals = NormalPatches(flat(100, 110, 130), 4, 60, 8, generator())
     # each is 10, 10 and 20 levels from the nearest of another image
     found = normals.log_ratios(flat(140, 115, 160, 100)).exp().tolist()
     assert found == pytest.approx([10 / 20, 5 / 10, 30 / 20, 1 / 10], rel=1e-4)  # the last one's 0 counts as 1
 
 
 def test_the_distance_is_the_root_mean_square_in_levels():
-    normals = NormalPatches(flat(100, 200, shape=(3, 4, 4)), 4, 20, generator())
+    normals = NormalPatches(flat(100, 200, shape=(3, 4, 4)), 4, 20, 8, generator())
     patch = flat(100, shape=(3, 4, 4))
     patch[0, 0] += 30  # one of three channels: 30 / sqrt 3, and normals are 100 apart
     assert normals.log_ratios(patch).exp().item() == pytest.approx(30 / 3**0.5 / 100, rel=1e-4)
 
 
+def test_contrast_by_hand():
+    patches = flat(100, 100)
+    patches[1, 0, 0, 0] = 190  # the mean of the 3 x 3 around is 122.5, 115 and 110 where 4, 6 and 9 are inside
+    plain, dotted = described(patches, 0), described(patches, 8)
+    # contrasts of the first quarter: (67.5 + 15 + 15 + 10) / 4 = 26.875; nothing in the three others
+    assert (plain[0] - plain[1]).norm().item() == pytest.approx(90 / 4)
+    assert (dotted[0] - dotted[1]).norm().item() == pytest.approx(((90 / 4) ** 2 + (8 * 26.875 / 2) ** 2) ** 0.5)
+
+
 def test_windows_weigh_by_what_they_have_of_the_mask():
-    normals = NormalPatches(flat(100, 110, 120), 4, 60, generator())
+    normals = NormalPatches(flat(100, 110, 120), 4, 60, 8, generator())
     image = flat(100, shape=(1, 4, 8))
     image[..., 6:] = 140  # windows at columns 0, 2, 4: all at 100, all at 100, half at 140
+    last = normals.log_ratios(image[..., 4:]).item()
     mask = torch.zeros(1, 4, 8, dtype=torch.bool)
-    mask[..., 3:6] = True  # 1, 3 and 2 columns of them; two levels at 100 and two at 140 are nearest to 120
-    last = math.log(20 / 10)
+    mask[..., 3:6] = True  # 1, 3 and 2 columns of the windows
+    assert last > 1
     assert normals.of_regions(image, mask)[0] == pytest.approx((4 * math.log(1 / 10) + 2 * last) / 6, rel=1e-4)
 
 
@@ -61,12 +72,25 @@ def test_busy_and_flat_ground_alike():
         noise[..., 16:] *= 60
         return (128 + noise).round().clamp(0, 255).byte()
 
-    normals = NormalPatches(images(60, 0), 8, 3000, generator())
+    normals = NormalPatches(images(60, 0), 8, 3000, 8, generator())
     masks = torch.zeros(2, 20, 32, 32, dtype=torch.bool)
     masks[0, :, 8:16, 2:10] = True
     masks[1, :, 8:16, 22:30] = True
     still, busy = (normals.of_regions(images(20, 1), mask).mean() for mask in masks)
     assert abs(still) < 0.1 and abs(busy) < 0.1  # 0 is as far as normal patches are from each other
+
+
+def test_a_blur_is_no_texture():
+    def texture(count, seed):
+        return (128 + 20 * torch.randn(count, 1, 32, 32, generator=torch.Generator().manual_seed(seed))).byte()
+
+    masks = torch.zeros(10, 32, 32, dtype=torch.bool)
+    masks[:, 8:24, 8:24] = True
+    sharp = texture(10, 1)
+    smooth = v2.functional.gaussian_blur(sharp, 7, 1.5)
+    by_pixels, whole = (NormalPatches(texture(60, 0), 8, 1000, weight, generator()) for weight in (0, 8))
+    assert by_pixels.of_regions(smooth, masks).mean() < by_pixels.of_regions(sharp, masks).mean() - 0.1
+    assert whole.of_regions(smooth, masks).mean() > whole.of_regions(sharp, masks).mean() + 0.3
 
 
 def test_shares_by_hand():
