@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
+    import torchmetrics.functional.image as image_metrics
     import torchvision
     from torch import Tensor, nn
     from torch.distributed.launcher import api as launcher
@@ -90,6 +91,7 @@ if not TYPE_CHECKING:
     torchvision, v2 = LazyModule("torchvision"), LazyModule("torchvision.transforms.v2")
     ndimage, stats = LazyModule("scipy.ndimage"), LazyModule("scipy.stats")
     fid, kid = LazyModule("torchmetrics.image.fid"), LazyModule("torchmetrics.image.kid")
+    image_metrics = LazyModule("torchmetrics.functional.image")
     tensorboard = LazyModule("torch.utils.tensorboard")
 
     class Tensor(metaclass=_IsTensor):

@@ -23,5 +23,20 @@ def small_fit(**values: Any) -> GeneratorTraining:
     return build(_read("fit/default") | often | values, GeneratorTraining, "fit")
 
 
+def metric_values(name: str) -> dict[str, Any]:
+    """What conf/metric/<name>.yaml composes to: one key, and of its defaults the options that they name."""
+    values = _read(f"metric/{name}")
+    for default in values.pop("defaults", []):
+        if default != "_self_":
+            ((place, option),) = default.items()
+            group, _, path = place.removeprefix("/").partition("@")
+            *outer, last = path.split(".")
+            node = values
+            for key in outer:
+                node = node.setdefault(key, {})
+            node[last] = _read(f"{group}/{option}")
+    return values
+
+
 def _read(name: str) -> dict[str, Any]:
     return yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -41,6 +41,20 @@ class MetricInputs:
     test_normal_logits: Tensor
     metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
 
+    @property
+    def defect_masks(self) -> Tensor | None:
+        """(N, H, W) bool of the N explained sources, True where the defect is; None where the dataset marks none."""
+        anomalies = self.splits.test_anomalies
+        if anomalies.masks is None or not anomalies.masks.any():
+            return None
+        rows = {id: row for row, id in enumerate(anomalies.ids)}  # saved explanations carry no masks, but ids
+        return anomalies.masks[torch.tensor([rows[id] for id in self.explanations.sources.ids])]
+
+    @property
+    def is_of_defects(self) -> bool:
+        """An anomaly is a normal image with something wrong at a place of it: so it is marked, or so it was made."""
+        return self.splits.fresh is not None or self.defect_masks is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(ABC):

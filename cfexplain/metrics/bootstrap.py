@@ -37,10 +37,10 @@ def share_with_interval(
 def shares_of_concepts(
     key: str, hits: np.ndarray, seed: int, num_resamples: int, among: np.ndarray | None = None
 ) -> dict[str, float]:
-    """The share of hits (N, K) with its interval, and under <key>_concept_<k> that of each concept."""
+    """The share of hits (N, ..., K) with its interval, and under <key>_concept_<k> that of each concept."""
     values = share_with_interval(key, hits, seed, num_resamples, among)
-    for concept in range(hits.shape[1]):
-        counted = hits[:, concept] if among is None else hits[among[:, concept], concept]
+    for concept in range(hits.shape[-1]):
+        counted = hits[..., concept] if among is None else hits[..., concept][among[..., concept]]
         values[f"{key}_concept_{concept}"] = float(counted.mean())
     return values
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfexplain.lazy import ndimage, Tensor, torch
+from cfexplain.lazy import ndimage, Tensor
 from cfexplain.metrics.auroc import auroc
 from cfexplain.metrics.base import IntervalMetricSpec, MetricInputs, tell_reader
 from cfexplain.metrics.bootstrap import shares_of_concepts
@@ -86,11 +86,9 @@ class Localization(IntervalMetricSpec):
             )
 
     def compute(self, inputs: MetricInputs) -> dict[str, float | str]:
-        anomalies, explanations = inputs.splits.test_anomalies, inputs.explanations
-        if anomalies.masks is None or not anomalies.masks.any():
+        explanations, masks = inputs.explanations, inputs.defect_masks
+        if masks is None:
             return {}
-        rows = {id: row for row, id in enumerate(anomalies.ids)}  # saved explanations carry no masks, but ids
-        masks = anomalies.masks[torch.tensor([rows[id] for id in explanations.sources.ids])]
         values = self._shares(explanations, masks, inputs.seed)
         normals = inputs.explain(inputs.splits.test_normals)
         maps = np.concatenate([anomaly_maps(explanations), anomaly_maps(normals)])

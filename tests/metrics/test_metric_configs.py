@@ -3,14 +3,13 @@
 import subprocess
 import sys
 from dataclasses import fields
-from enum import Enum
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
-import yaml
 
+from cfexplain.config import build
 from cfexplain.metrics.base import MetricSpec
+from tests.specs import metric_values
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "conf" / "metric").glob("*.yaml"))
@@ -18,7 +17,7 @@ FILES = sorted((ROOT / "conf" / "metric").glob("*.yaml"))
 
 def load(file):
     """(name, spec class, values) of a YAML."""
-    ((name, values),) = yaml.safe_load(file.read_text()).items()
+    ((name, values),) = metric_values(file.stem).items()
     module, _, cls = values.pop("_target_").rpartition(".")
     return name, getattr(__import__(module, fromlist=[cls]), cls), values
 
@@ -29,12 +28,8 @@ def test_yaml_and_dataclass_are_in_step(file):
     assert issubclass(cls, MetricSpec)
     assert name == file.stem == cls.__module__.rpartition(".")[2]
     assert list(values) == [field.name for field in fields(cls)]
-    hints = get_type_hints(cls)
-    values = {
-        key: hints[key](value) if isinstance(hints[key], type) and issubclass(hints[key], Enum) else value
-        for key, value in values.items()
-    }
-    assert cls(**values).name == name
+    spec = build(metric_values(file.stem)[name], MetricSpec, name)
+    assert type(spec) is cls and spec.name == name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
