@@ -20,7 +20,8 @@ from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape, Splits
 
 ASKED_AT_ONCE = 256  # images a forward pass of the detector
-MATCHED_AT_ONCE = 2048  # patches in one search for donors
+MATCHED_AT_ONCE = 4096  # patches in one search for donors
+REPAIRED_AT_ONCE = 32  # images side by side
 
 
 class Place(Enum):
@@ -104,61 +105,64 @@ class PatchGenerator(nn.Module):
     @no_grad
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins, (N,) concepts -> (N, C, H, W), what is changed rounded to 8 bit."""
-        edited, reached = images.clone(), self._all_logits(images)
-        goal = min(self.goal.item(), self._threshold)
-        is_open = (alpha_bins == 0) & (reached > self._threshold)
-        for grid in self.grids:
-            for rows in is_open.nonzero().flatten().split(max(1, MATCHED_AT_ONCE // len(grid))):
-                if len(rows):
-                    repaired, logits = self._repaired(images[rows], reached[rows], concepts[rows], grid, goal)
-                    is_better = logits < reached[rows]
-                    edited[rows[is_better]], reached[rows[is_better]] = repaired[is_better], logits[is_better]
-            is_open &= reached > goal
+        edited, logits = images.clone(), self._all_logits(images)
+        is_open = (alpha_bins == 0) & (logits > self._threshold)
+        for rows in is_open.nonzero().flatten().split(REPAIRED_AT_ONCE):
+            if len(rows):
+                edited[rows] = self._repaired(images[rows], logits[rows], concepts[rows])
         return edited
 
     def _all_logits(self, images: Tensor) -> Tensor:
         return torch.cat([self._logits(batch) for batch in images.split(ASKED_AT_ONCE)])
 
-    def _repaired(
-        self, images: Tensor, logits: Tensor, concepts: Tensor, grid: PatchGrid, goal: float
-    ) -> tuple[Tensor, Tensor]:
-        """One patch after another, each the one that helps most, to the goal or to where none helps; and the logits.
+    def _repaired(self, images: Tensor, logits: Tensor, concepts: Tensor) -> Tensor:
+        """One patch after another, to the goal or to where none helps: (N, C, H, W), (N,), (N,) -> (N, C, H, W).
 
-        images: (N, C, H, W), none at the goal; logits, concepts: (N,).
-
-        What a patch is worth, and its donor, change with what is replaced around it; so each time the most promising
-        patches are matched and scored anew.
+        Each is the one that takes the logit furthest towards the goal for its side. What a patch is worth, and its
+        donor, change with what is replaced around it; so each time the most promising are matched and scored anew.
         """
-        images, logits = images.clone(), logits.clone()
-        rows = torch.arange(len(images), device=images.device)  # those that are not done yet
-        places = torch.arange(len(grid), device=images.device).expand(len(images), -1)  # (N', T), to be tried
-        gains = torch.empty(places.shape, device=images.device)  # (N, P), as last seen
+        images, logits, goal = images.clone(), logits.clone(), min(self.goal.item(), self._threshold)
+        rows = torch.arange(len(images), device=images.device)  # (N',) those that are not done yet
+        places = torch.arange(sum(map(len, self.grids)), device=images.device).repeat(len(images), 1)  # (N', T) to try
+        costs = torch.cat([torch.full((len(grid),), float(grid.height)) for grid in self.grids]).to(images)  # (P,)
+        worth = torch.empty(places.shape, device=images.device)  # (N, P), as last seen
         for _ in range(self.spec.max_patches):
-            patches, found = self._tried(images, rows, places, concepts, grid)
-            gains[rows[:, None], places] = logits[rows, None] - found
-            lowest, best = found.min(dim=1)
-            is_open = lowest < logits[rows]
-            rows, lowest, best = rows[is_open], lowest[is_open], best[is_open]
-            taken = torch.arange(len(found), device=images.device)[is_open], best
-            images[rows] = self._pasted(images[rows], patches[taken], places[taken], grid)
-            logits[rows] = lowest
-            rows = rows[lowest > goal]
+            found = self._tried(images, rows, places, concepts)
+            gains = (logits[rows, None] - found).minimum((logits[rows] - goal)[:, None])
+            worth[rows[:, None], places] = gains / costs[places]
+            best = (gains / costs[places]).argmax(dim=1, keepdim=True)
+            is_open = gains.gather(1, best)[:, 0] > 0
+            rows, chosen = rows[is_open], places.gather(1, best)[is_open]
+            self._tried(images, rows, chosen, concepts, keep=True)
+            logits[rows] = found.gather(1, best)[is_open, 0]
+            rows = rows[logits[rows] > goal]
             if len(rows) == 0:
                 break
-            places = gains[rows].topk(min(self.spec.num_tried, len(grid))).indices
-        return images, logits
+            places = worth[rows].topk(min(self.spec.num_tried, worth.shape[1])).indices
+        return images
 
-    def _tried(
-        self, images: Tensor, rows: Tensor, places: Tensor, concepts: Tensor, grid: PatchGrid
-    ) -> tuple[Tensor, Tensor]:
-        """(N', T, C, h, w) patches for (N', T) places of the images at (N',) rows; (N', T) the logits with each alone."""
+    def _tried(self, images: Tensor, rows: Tensor, places: Tensor, concepts: Tensor, keep: bool = False) -> Tensor:
+        """(N', T): the logits of the images at (N',) rows with the patch of each of (N', T) places alone.
+
+        keep: leave the patches in the images, where T is 1.
+        """
         image_of, place_of = rows[:, None].expand_as(places).flatten(), places.flatten()
-        patches = self._donors().patches(images, image_of, place_of, concepts[image_of], grid)
-        found = torch.cat([
-            self._logits(self._pasted(images[image_of[part]], patches[part], place_of[part], grid))
-            for part in torch.arange(len(patches), device=images.device).split(ASKED_AT_ONCE)
-        ])
-        return patches.unflatten(0, places.shape), found.view(places.shape)
+        logits, first = images.new_empty(len(place_of)), 0
+        for grid in self.grids:
+            (here,) = torch.where((place_of >= first) & (place_of < first + len(grid)))
+            for some in here.split(MATCHED_AT_ONCE):
+                of_rows, of_grid = image_of[some], place_of[some] - first
+                if len(some) == 0:
+                    continue
+                patches = self._donors().patches(images, of_rows, of_grid, concepts[of_rows], grid)
+                for part in torch.arange(len(some), device=images.device).split(ASKED_AT_ONCE):
+                    pasted = self._pasted(images[of_rows[part]], patches[part], of_grid[part], grid)
+                    if keep:
+                        images[of_rows[part]] = pasted
+                    else:
+                        logits[some[part]] = self._logits(pasted)
+            first += len(grid)
+        return logits.view(places.shape)
 
     def _pasted(self, images: Tensor, patches: Tensor, places: Tensor, grid: PatchGrid) -> Tensor:
         """(N, C, H, W), (N, C, h, w), (N,) places -> (N, C, H, W), what is new rounded to 8 bit, all else as it was."""
