@@ -45,8 +45,8 @@ def explain_images(
 class FittedModel:
     """What explaining needs; every network in eval mode and on one device.
 
-    generator(images, alpha_bins, concepts) -> images; concept_classifier(source, edited) -> (N, K) logits, or None where
-    the generator was not trained along with one.
+    generator(images, alpha_bins, concepts) -> images; concept_classifier(source, edited) -> (N, K) logits, or None
+    where the generator was not trained along with one.
     """
 
     detector: Detector

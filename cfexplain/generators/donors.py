@@ -1,4 +1,4 @@
-"""Which patch of a normal image could stand in the place of a patch of another image? One whose surroundings look alike.
+"""Which patch of a normal image could stand in for a patch of another one? One whose surroundings look alike.
 
 What lies inside is not to be trusted, as it may be the defect; so patches are compared mostly by the ring around them,
 as in texture synthesis (Efros and Leung, 1999; Efros and Freeman, 2001).
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from cfexplain.data.batches import to_float
 from cfexplain.lazy import F, Tensor, torch
 
-CELLS = 8  # a side: so finely a patch is compared where donors are searched for
-SEARCH_STRIDE = 2  # cells
+CELLS = 4  # a side: so finely patches are compared in the search; the place is then refined to the pixel
+CHUNK = 2**22  # values in the largest tensor of a search; larger ones are slower, too
 OUTSIDE = -3.0  # stands around an image: no value of one, so that an edge is compared with an edge
-CHUNK = 2**22  # values in the largest tensor of a search: larger ones are slower, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +48,11 @@ class PatchGrid:
         """Side of what counts as one value in a coarse comparison."""
         return max(1, min(self.height, self.width) // CELLS)
 
+    @property
+    def window(self) -> tuple[int, int]:
+        """Size of a patch with its ring."""
+        return self.height + 2 * self.ring, self.width + 2 * self.ring
+
     def weights(self, interior: float, device: torch.device) -> Tensor:
         """(h + 2 ring, w + 2 ring): 1 around the patch, `interior` inside it."""
         weights = torch.ones(self.height + 2 * self.ring, self.width + 2 * self.ring, device=device)
@@ -80,29 +84,27 @@ def patch_grid(image_shape: tuple[int, ...], share: float, stride: float, ring: 
     )
 
 
-def framed(images: Tensor, ring: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, H + 2 ring, W + 2 ring), with OUTSIDE around."""
-    return F.pad(images, (ring,) * 4, value=OUTSIDE)
-
-
-def crops(images: Tensor, rows: Tensor, tops: Tensor, lefts: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, H, W) and three (M,) int64 -> (M, C, *size), each cut out of the image at its row."""
-    return images[crop_indices(rows, tops, lefts, images.shape[1], size)]
-
-
 def crop_indices(
     rows: Tensor, tops: Tensor, lefts: Tensor, num_channels: int, size: Sequence[int]
 ) -> tuple[Tensor, ...]:
-    """What `crops` cuts out, as four indices of (N, C, H, W) images."""
+    """Four indices of (N, C, H, W) images that cut (M, C, *size) out of them, each of the image at its (M,) row."""
     ys, xs = (starts[:, None] + torch.arange(side, device=rows.device)
               for starts, side in zip((tops, lefts), size, strict=True))
     channels = torch.arange(num_channels, device=rows.device)[None, :, None, None]
     return rows[:, None, None, None], channels, ys[:, None, :, None], xs[:, None, None, :]
 
 
-@dataclass(frozen=True, kw_only=True)
+def crops(images: Tensor, rows: Tensor, tops: Tensor, lefts: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, H, W), in [-1, 1] or uint8, and three (M,) int64 -> (M, C, *size) in [-1, 1], OUTSIDE beyond the edges."""
+    rows, channels, ys, xs = crop_indices(rows, tops, lefts, images.shape[1], size)
+    height, width = images.shape[2:]
+    found = images[rows, channels, ys.clamp(0, height - 1), xs.clamp(0, width - 1)]
+    is_inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
+    return (found if images.is_floating_point() else to_float(found)).where(is_inside, OUTSIDE)
+
+
 class Donors:
-    """Normal images that patches are taken from.
+    """Normal images that patches are taken from, and their windows as far as they were asked for.
 
     images:   (D, C, H, W) uint8.
     is_fixed: a patch comes from the same place of another image, not from anywhere in it.
@@ -110,34 +112,75 @@ class Donors:
     shifts_brightness: a patch gets its new surroundings' mean, channel by channel.
     """
 
-    images: Tensor
-    is_fixed: bool
-    interior: float
-    shifts_brightness: bool
+    def __init__(self, images: Tensor, is_fixed: bool, interior: float, shifts_brightness: bool) -> None:
+        self.images, self.is_fixed = images, is_fixed
+        self.interior, self.shifts_brightness = interior, shifts_brightness
+        self._windows: dict[int, Tensor] = {}  # by the height of the grid's patches
 
     def patches(self, images: Tensor, rows: Tensor, places: Tensor, ranks: Tensor, grid: PatchGrid) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (M, C, h, w) for M places of the grid, each in the image at its row.
 
         ranks: (M,) of the donor images, by their own nearest patch: 0 is the nearest image, 1 the second nearest.
         """
-        size = (grid.height + 2 * grid.ring, grid.width + 2 * grid.ring)
-        tops, lefts = grid.corners(places)
-        windows = crops(framed(images, grid.ring), rows, tops, lefts, size)  # (M, C, *size), around each patch
-        weights, donors = grid.weights(self.interior, images.device), framed(to_float(self.images), grid.ring)
+        tops, lefts = (corner - grid.ring for corner in grid.corners(places))
+        windows = crops(images, rows, tops, lefts, grid.window)  # (M, C, *window), around each patch
+        weights = grid.weights(self.interior, images.device)
         if self.is_fixed:
-            chosen = _of_rank(_distances_in_place(windows, donors, weights, places, grid), ranks)
+            chosen = _of_rank(self._distances_in_place(windows, places, grid), ranks)
         else:
-            distances, found = _nearest_anywhere(windows, donors, weights, grid.cell)  # (M, D, 2)
+            distances, found = self._nearest_anywhere(windows, grid)  # (M, D, 2)
             chosen = _of_rank(distances, ranks)
-            starts = found[torch.arange(len(chosen), device=found.device), chosen] * (SEARCH_STRIDE * grid.cell)
-            tops, lefts = _refined(windows, donors, weights, chosen, starts, grid.cell)
-        taken = crops(donors, chosen, tops, lefts, size)
+            starts = found[torch.arange(len(chosen), device=found.device), chosen] * grid.cell - grid.ring
+            tops, lefts = _refined(windows, self.images, weights, chosen, starts, grid)
+        taken = crops(self.images, chosen, tops, lefts, grid.window)
         patches = taken[..., grid.ring : grid.ring + grid.height, grid.ring : grid.ring + grid.width]
         if not self.shifts_brightness:
             return patches
         ring = grid.weights(0.0, images.device) * (windows[:, :1] > OUTSIDE) * (taken[:, :1] > OUTSIDE)
-        shift = ((windows - taken) * ring).sum(dim=(2, 3), keepdim=True) / ring.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-        return (patches + shift).clamp(-1, 1)
+        difference = ((windows - taken) * ring).sum(dim=(2, 3), keepdim=True)
+        return (patches + difference / ring.sum(dim=(2, 3), keepdim=True).clamp_min(1)).clamp(-1, 1)
+
+    def _rows(self, windows: Tensor, grid: PatchGrid) -> Tensor:
+        """Cell means of (M, C, *window) windows, times the roots of their weights: (M, d)."""
+        weights = F.avg_pool2d(grid.weights(self.interior, windows.device)[None], grid.cell)
+        return (F.avg_pool2d(windows, grid.cell) * weights.sqrt()).flatten(1)
+
+    def _distances_in_place(self, windows: Tensor, places: Tensor, grid: PatchGrid) -> Tensor:
+        """(M, D) distances to what each donor has at the same place."""
+        distances, rows = windows.new_empty(len(windows), len(self.images)), self._rows(windows, grid)
+        every = torch.arange(len(self.images), device=windows.device)
+        for place in places.unique():
+            top, left = (corner.expand(len(every)) - grid.ring for corner in grid.corners(place))
+            others = self._rows(crops(self.images, every, top, left, grid.window), grid)
+            distances[places == place] = _squared_distances(rows[places == place], others)
+        return distances
+
+    def _nearest_anywhere(self, windows: Tensor, grid: PatchGrid) -> tuple[Tensor, Tensor]:
+        """(M, D) distances to the nearest window of each donor, and (M, D, 2) int64 where it begins, in cells."""
+        rows, others = self._rows(windows, grid), self._all_windows(grid)
+        num_right = (grid.image_width + 2 * grid.ring) // grid.cell - grid.window[1] // grid.cell + 1
+        distances = rows.new_empty(len(rows), len(others))
+        found = torch.empty(distances.shape, dtype=torch.long, device=rows.device)
+        num_donors = max(1, CHUNK // (len(rows) * others.shape[1]))
+        for start in range(0, len(others), num_donors):
+            some = others[start : start + num_donors]
+            nearest = _squared_distances(rows, some.flatten(0, 1)).unflatten(1, some.shape[:2]).min(dim=2)
+            distances[:, start : start + num_donors] = nearest.values
+            found[:, start : start + num_donors] = nearest.indices
+        return distances, torch.stack([found.div(num_right, rounding_mode="floor"), found % num_right], dim=2)
+
+    def _all_windows(self, grid: PatchGrid) -> Tensor:
+        """(D, L, d): `_rows` of each window of each donor, a cell apart, row after row."""
+        if grid.height not in self._windows:
+            weights = F.avg_pool2d(grid.weights(self.interior, self.images.device)[None], grid.cell)  # (1, h', w')
+            channel_weights = weights.expand(self.images.shape[1], -1, -1).flatten().sqrt()
+            parts = []
+            for images in self.images.split(16):
+                framed = F.pad(to_float(images), (grid.ring,) * 4, value=OUTSIDE)
+                unfolded = F.unfold(F.avg_pool2d(framed, grid.cell), weights.shape[1:]).transpose(1, 2)
+                parts.append(unfolded * channel_weights)
+            self._windows[grid.height] = torch.cat(parts)
+        return self._windows[grid.height]
 
 
 def _of_rank(distances: Tensor, ranks: Tensor) -> Tensor:
@@ -146,62 +189,25 @@ def _of_rank(distances: Tensor, ranks: Tensor) -> Tensor:
     return nearest.gather(1, ranks[:, None])[:, 0]
 
 
-def _coarse(windows: Tensor, weights: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """Cell means of (M, C, h, w) windows as (M, d) rows, and the (d,) weight of each value."""
-    rows = F.avg_pool2d(windows, cell).flatten(1)
-    return rows, F.avg_pool2d(weights[None], cell).expand(windows.shape[1], -1, -1).flatten()
-
-
-def _squared_distances(rows: Tensor, others: Tensor, weights: Tensor) -> Tensor:
-    """sum_i w_i (a_i - b_i)^2: (M, d), (L, d), (d,) -> (M, L)."""
-    weighted = others * weights
-    return torch.addmm((others * weighted).sum(dim=1), rows, weighted.T, alpha=-2) + (rows.square() @ weights)[:, None]
-
-
-def _distances_in_place(
-    windows: Tensor, donors: Tensor, weights: Tensor, places: Tensor, grid: PatchGrid
-) -> Tensor:
-    """(M, D) distances to what each donor has at the same place."""
-    size, distances = windows.shape[2:], windows.new_empty(len(windows), len(donors))
-    rows, value_weights = _coarse(windows, weights, grid.cell)
-    for place in places.unique().tolist():
-        top, left, is_here = int(grid.tops[place]), int(grid.lefts[place]), places == place
-        others, _ = _coarse(donors[:, :, top : top + size[0], left : left + size[1]], weights, grid.cell)
-        distances[is_here] = _squared_distances(rows[is_here], others, value_weights)
-    return distances
-
-
-def _nearest_anywhere(windows: Tensor, donors: Tensor, weights: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """(M, D) distances to the nearest window of each donor, and (M, D, 2) int64 where it begins, in search strides."""
-    rows, value_weights = _coarse(windows, weights, cell)
-    small, size = F.avg_pool2d(donors, cell), [side // cell for side in windows.shape[2:]]
-    down, right = ((side - part) // SEARCH_STRIDE + 1 for side, part in zip(small.shape[2:], size, strict=True))
-    distances = windows.new_empty(len(windows), len(donors))
-    found = torch.empty(distances.shape, dtype=torch.long, device=windows.device)
-    num_donors = max(1, CHUNK // (down * right * rows.shape[1]))
-    num_rows = max(1, CHUNK // (num_donors * down * right))
-    for start in range(0, len(donors), num_donors):
-        others = F.unfold(small[start : start + num_donors], size, stride=SEARCH_STRIDE).transpose(1, 2).flatten(0, 1)
-        for first in range(0, len(rows), num_rows):
-            of_some = _squared_distances(rows[first : first + num_rows], others, value_weights)
-            nearest = of_some.unflatten(1, (-1, down * right)).min(dim=2)
-            distances[first : first + num_rows, start : start + num_donors] = nearest.values
-            found[first : first + num_rows, start : start + num_donors] = nearest.indices
-    return distances, torch.stack([found.div(right, rounding_mode="floor"), found % right], dim=2)
+def _squared_distances(rows: Tensor, others: Tensor) -> Tensor:
+    """|a - b|^2: (M, d), (L, d) -> (M, L)."""
+    squares = torch.addmm(others.square().sum(dim=1), rows, others.T, alpha=-2)
+    return squares.add_(rows.square().sum(dim=1)[:, None])
 
 
 def _refined(
-    windows: Tensor, donors: Tensor, weights: Tensor, chosen: Tensor, starts: Tensor, reach: int
+    windows: Tensor, donors: Tensor, weights: Tensor, chosen: Tensor, starts: Tensor, grid: PatchGrid
 ) -> tuple[Tensor, Tensor]:
-    """A better place near each (M, 2) start, to the pixel: the best of nine, then of nine half as far apart, and so on."""
-    size = windows.shape[2:]
-    ends = torch.tensor([donors.shape[2] - size[0], donors.shape[3] - size[1]], device=starts.device)
+    """A better place near each (M, 2) start, to the pixel: the best of nine, then of nine half as far apart ..."""
+    lowest = torch.tensor([-grid.ring, -grid.ring], device=starts.device)
+    highest = torch.tensor([grid.image_height - grid.height, grid.image_width - grid.width]).to(lowest) + lowest
+    reach = grid.cell
     while reach >= 1:
         steps = torch.cartesian_prod(*[torch.tensor([0, -reach, reach], device=starts.device)] * 2)  # (9, 2)
-        places = (starts[:, None] + steps).clamp_min(0).minimum(ends)  # (M, 9, 2)
+        places = (starts[:, None] + steps).maximum(lowest).minimum(highest)  # (M, 9, 2)
         distances = torch.stack([
-            ((crops(donors, chosen, *places[:, i].unbind(1), size) - windows).square() * weights).sum(dim=(1, 2, 3))
-            for i in range(len(steps))
+            ((crops(donors, chosen, *place.unbind(1), grid.window) - windows).square() * weights).sum(dim=(1, 2, 3))
+            for place in places.unbind(1)
         ], dim=1)
         starts = places[torch.arange(len(places), device=places.device), distances.argmin(dim=1)]
         reach //= 2

@@ -106,16 +106,16 @@ class PatchGenerator(nn.Module):
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins, (N,) concepts -> (N, C, H, W), what is changed rounded to 8 bit."""
         edited, logits = images.clone(), self._all_logits(images)
-        is_open = (alpha_bins == 0) & (logits > self._threshold)
+        is_open, donors = (alpha_bins == 0) & (logits > self._threshold), self._donors()
         for rows in is_open.nonzero().flatten().split(REPAIRED_AT_ONCE):
             if len(rows):
-                edited[rows] = self._repaired(images[rows], logits[rows], concepts[rows])
+                edited[rows] = self._repaired(images[rows], logits[rows], concepts[rows], donors)
         return edited
 
     def _all_logits(self, images: Tensor) -> Tensor:
         return torch.cat([self._logits(batch) for batch in images.split(ASKED_AT_ONCE)])
 
-    def _repaired(self, images: Tensor, logits: Tensor, concepts: Tensor) -> Tensor:
+    def _repaired(self, images: Tensor, logits: Tensor, concepts: Tensor, donors: Donors) -> Tensor:
         """One patch after another, to the goal or to where none helps: (N, C, H, W), (N,), (N,) -> (N, C, H, W).
 
         Each is the one that takes the logit furthest towards the goal for its side. What a patch is worth, and its
@@ -127,13 +127,13 @@ class PatchGenerator(nn.Module):
         costs = torch.cat([torch.full((len(grid),), float(grid.height)) for grid in self.grids]).to(images)  # (P,)
         worth = torch.empty(places.shape, device=images.device)  # (N, P), as last seen
         for _ in range(self.spec.max_patches):
-            found = self._tried(images, rows, places, concepts)
+            found = self._tried(images, rows, places, concepts, donors)
             gains = (logits[rows, None] - found).minimum((logits[rows] - goal)[:, None])
             worth[rows[:, None], places] = gains / costs[places]
             best = (gains / costs[places]).argmax(dim=1, keepdim=True)
             is_open = gains.gather(1, best)[:, 0] > 0
             rows, chosen = rows[is_open], places.gather(1, best)[is_open]
-            self._tried(images, rows, chosen, concepts, keep=True)
+            self._tried(images, rows, chosen, concepts, donors, keep=True)
             logits[rows] = found.gather(1, best)[is_open, 0]
             rows = rows[logits[rows] > goal]
             if len(rows) == 0:
@@ -141,7 +141,9 @@ class PatchGenerator(nn.Module):
             places = worth[rows].topk(min(self.spec.num_tried, worth.shape[1])).indices
         return images
 
-    def _tried(self, images: Tensor, rows: Tensor, places: Tensor, concepts: Tensor, keep: bool = False) -> Tensor:
+    def _tried(
+        self, images: Tensor, rows: Tensor, places: Tensor, concepts: Tensor, donors: Donors, keep: bool = False
+    ) -> Tensor:
         """(N', T): the logits of the images at (N',) rows with the patch of each of (N', T) places alone.
 
         keep: leave the patches in the images, where T is 1.
@@ -154,7 +156,7 @@ class PatchGenerator(nn.Module):
                 of_rows, of_grid = image_of[some], place_of[some] - first
                 if len(some) == 0:
                     continue
-                patches = self._donors().patches(images, of_rows, of_grid, concepts[of_rows], grid)
+                patches = donors.patches(images, of_rows, of_grid, concepts[of_rows], grid)
                 for part in torch.arange(len(some), device=images.device).split(ASKED_AT_ONCE):
                     pasted = self._pasted(images[of_rows[part]], patches[part], of_grid[part], grid)
                     if keep:

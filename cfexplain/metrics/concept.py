@@ -49,7 +49,7 @@ class Concept(ClassifierMetricSpec):
         concepts = torch.arange(pairs.shape[1]).expand(len(pairs), -1)  # (N, K), of each pair
         device, values = inputs.device, {}
         if (trained_along := inputs.model.concept_classifier) is None:
-            tell_reader("concept_accuracy_joint left out: the generator has no concept classifier trained along with it")
+            tell_reader("concept_accuracy_joint left out: the generator has no concept classifier of its own")
         else:
             logits = batched_on_cpu(lambda batch: trained_along(*batch.chunk(2, dim=1)), pairs, device)
             values = {"concept_accuracy_joint": float((logits.argmax(dim=-1) == concepts).double().mean())}

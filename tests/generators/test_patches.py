@@ -1,6 +1,5 @@
 """generator=patches: donors and repairs of images that are small enough to say what must come out."""
 
-import dataclasses
 import json
 
 import pytest
@@ -10,7 +9,7 @@ import yaml
 from cfexplain.config import build
 from cfexplain.data.batches import to_float, to_uint8
 from cfexplain.errors import ConfigError
-from cfexplain.generators.donors import crops, Donors, framed, patch_grid
+from cfexplain.generators.donors import crops, Donors, patch_grid
 from cfexplain.generators.patches import Patches
 from cfexplain.types import ImageSet, Splits
 from tests.conftest import ROOT, TINY
@@ -171,14 +170,16 @@ def test_nearest_is_what_a_search_of_every_place_finds():
     donors = torch.randint(256, (3, 1, 16, 16), generator=rng, dtype=torch.uint8)
     donors = torch.nn.functional.avg_pool2d(donors.float(), 5, 1, 2).byte()  # smooth, as the search begins coarsely
     image, grid = to_float(donors[:1].flip(3)), patch_grid(SHAPE, 0.25, 1.0, 0.5)
-    weights, framed_donors = grid.weights(0.1, image.device), framed(to_float(donors), grid.ring)
+    weights = grid.weights(0.1, image.device)
+    framed = torch.nn.functional.pad(to_float(donors), (grid.ring,) * 4, value=-3)
     places = torch.tensor([5, 10])  # in the middle of the image
     found = Donors(images=donors, is_fixed=False, interior=0.1, shifts_brightness=False).patches(
         image, torch.zeros(2, dtype=torch.long), places, torch.zeros(2, dtype=torch.long), grid
     )
-    windows = crops(framed(image, grid.ring), torch.zeros(2, dtype=torch.long), *grid.corners(places), (8, 8))
+    tops, lefts = (corner - grid.ring for corner in grid.corners(places))
+    windows = crops(image, torch.zeros(2, dtype=torch.long), tops, lefts, (8, 8))
     for window, patch in zip(windows, found):
-        every = framed_donors.unfold(2, 8, 1).unfold(3, 8, 1)[:, 0].reshape(-1, 8, 8)
+        every = framed.unfold(2, 8, 1).unfold(3, 8, 1)[:, 0].reshape(-1, 8, 8)
         distances = ((every - window) ** 2 * weights).sum(dim=(1, 2))
         mine = ((every[:, 2:6, 2:6] - patch).abs().sum(dim=(1, 2)) < 1e-4).nonzero().flatten()
         assert distances[mine].min() <= 1.5 * distances.min() + 1e-4
