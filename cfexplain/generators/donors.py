@@ -79,7 +79,7 @@ def patch_grid(image_shape: tuple[int, ...], share: float, stride: float, ring: 
     )
     return PatchGrid(
         image_height=image_shape[-2], image_width=image_shape[-1], height=height, width=width,
-        ring=max(1, round(ring * min(height, width))),
+        ring=0 if (height, width) == image_shape[-2:] else max(1, round(ring * min(height, width))),
         tops=tops.repeat_interleave(len(lefts)), lefts=lefts.repeat(len(tops)),
     )
 
@@ -202,7 +202,7 @@ def _refined(
     lowest = torch.tensor([-grid.ring, -grid.ring], device=starts.device)
     highest = torch.tensor([grid.image_height - grid.height, grid.image_width - grid.width]).to(lowest) + lowest
     reach = grid.cell
-    while reach >= 1:
+    while reach >= 1 and bool((lowest < highest).any()):
         steps = torch.cartesian_prod(*[torch.tensor([0, -reach, reach], device=starts.device)] * 2)  # (9, 2)
         places = (starts[:, None] + steps).maximum(lowest).minimum(highest)  # (M, 9, 2)
         distances = torch.stack([

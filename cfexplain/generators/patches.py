@@ -1,7 +1,7 @@
 """Counterfactuals without a trained generator: patches that the detector objects to are replaced by real normal ones.
 
-The detector is asked, not differentiated. It says by how much each patch, replaced alone, lowers an image's score; then
-patches are replaced in the order of that, until the image counts as normal.
+The detector is asked, not differentiated: it says by how much each patch, replaced alone, lowers an image's score. The
+patch that helps most for its side is replaced first, and so on, until the image scores like a normal one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Place(Enum):
 class Patches(UntrainedGeneratorSpec):
     """Concept k takes the patch of the k-th nearest normal image.
 
-    sizes:   sides of the patches, as shares of the image's; where one does not lead to a normal image, the next does.
+    sizes: sides of the patches, as shares of the image's; all compete.
     stride, ring, feather: step between patches, what is compared around one and what is blended within its edges, as
-             shares of its side.
+        shares of its side.
     interior_weight: of a patch's inside in the comparison, where its ring weighs 1.
-    level:   a repair ends where the image scores as low as this share of held-out normals do.
+    num_tried: places that are matched and scored anew after each replacement.
+    level: a repair ends at this quantile of the held-out normals' logits, or at the detector's threshold if that is
+        lower; an image that does not get there stays as near as it came.
     """
 
     sizes: tuple[float, ...]

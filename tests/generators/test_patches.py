@@ -142,6 +142,15 @@ def test_where_small_patches_do_not_help_larger_ones_do():
     assert torch.equal(repaired(generator_of(clean[None], any_corner, sizes=[0.25, 0.5], **values), marked), clean)
 
 
+def test_a_patch_as_large_as_the_image_is_the_nearest_normal_image():
+    donors = torch.stack([ramp(90), ramp(3), ramp(40)])
+    values = {"sizes": [1.0], "feather": 0.25, "interior_weight": 0.02}
+    for place in ("same", "anywhere"):
+        generator = generator_of(donors, whites, place=place, num_concepts=2, **values)
+        assert torch.equal(repaired(generator, spot(ramp(), 4, 8)), ramp(3))
+        assert torch.equal(repaired(generator, spot(ramp(), 4, 8), concept=1), ramp(40))
+
+
 def test_the_result_is_no_matter_of_what_else_is_in_the_batch():
     rng = torch.Generator().manual_seed(0)
     donors = torch.randint(200, (9, 1, 16, 16), generator=rng, dtype=torch.uint8)
