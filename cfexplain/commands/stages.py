@@ -24,8 +24,9 @@ from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.runtime import autocast_dtype, device_name
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.explain import explain_images
+from cfexplain.explanation.explain import explain_images, FittedModel
 from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner
+from cfexplain.explanation.untrained import fit_untrained
 from cfexplain.files import write_csv
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
@@ -79,9 +80,10 @@ def num_parameters(config: TrainConfig, splits: Splits) -> dict[str, int]:
     networks = {
         "detector": build_detector(config.detector, config.encoder, shape, config.seed),
         "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
-        "discriminator": spec.build_discriminator(shape, fit.num_alpha_bins),
-        "concept classifier": build_concept_classifier(spec, fit, shape),
     }
+    if spec.is_trained:
+        networks["discriminator"] = spec.build_discriminator(shape, fit.num_alpha_bins)
+        networks["concept classifier"] = build_concept_classifier(spec, fit, shape)
     return {name: sum(part.numel() for part in network.parameters()) for name, network in networks.items()}
 
 
@@ -152,7 +154,23 @@ def _resume(learner: Learner, job: Job) -> None:
 def train_generator(
     config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device, ranks: Ranks
 ) -> None:
-    """Play the game to its end, from wherever the run stands, and draw what came of it."""
+    """Play the game to its end, from wherever the run stands, or fit what needs none; and draw what came of it."""
+    if config.generator.is_trained:
+        model = _play(config, job, splits, detector, device, ranks)
+    else:
+        model = fit_untrained(config.generator, config.fit, detector, splits, config.seed, device)
+    values = {"image_shape": list(splits.image_shape), "generator": model.generator.state_dict()}
+    if model.concept_classifier is not None:
+        values["concept_classifier"] = model.concept_classifier.state_dict()
+    checkpoint.save(job.folder.checkpoints / "generator.pt", values)
+    anomalies = _some(splits.explained, config.num_grid_images)
+    picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
+    write_picture(job.folder.images / "counterfactuals.png", picture)
+
+
+def _play(
+    config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device, ranks: Ranks
+) -> FittedModel:
     learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
     learner.autocast_dtype = autocast_dtype(config.runtime, device)
     job.folder.update(score_noise=learner.levels.noise)
@@ -172,15 +190,7 @@ def train_generator(
         learner, config.fit.steps, config.fit.log_every_steps, job.reporter, on_step=draw,
         save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
     )
-    model = learner.fitted()
-    checkpoint.save(folder / "generator.pt", {
-        "image_shape": list(splits.image_shape),
-        "generator": model.generator.state_dict(),
-        "concept_classifier": model.concept_classifier.state_dict(),
-    })
-    anomalies = _some(splits.explained, config.num_grid_images)
-    picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
-    write_picture(job.folder.images / "counterfactuals.png", picture)
+    return learner.fitted()
 
 
 def _some(images: ImageSet, number: int) -> ImageSet:
@@ -201,7 +211,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
         learner.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(learner, config.detector.steps, LOG_EVERY_STEPS, config)
         detector = learner.fitted()
-    if config.stage is not Stage.detector:
+    if config.plays_game:
         game = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
         game.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(game, config.fit.steps, config.fit.log_every_steps, config)

@@ -59,12 +59,17 @@ class TrainConfig(CommandConfig):
     def load_splits(self) -> Splits:
         return self.dataset.load(self.exposure)
 
+    @property
+    def plays_game(self) -> bool:
+        """Whether a generator is trained."""
+        return self.stage is not Stage.detector and self.generator.is_trained
+
     def check_processes(self, number: int) -> None:
         """ConfigError where a batch is not divisible; a rank's part of the generator's has all four kinds of image."""
         batches = []
         if self.stage is not Stage.generator and self.detector.is_trained:
             batches.append(("detector.batch_size", self.detector.batch_size, number))
-        if self.stage is not Stage.detector:
+        if self.plays_game:
             batches.append(("fit.batch_size", self.fit.batch_size, 4 * number))
         for key, size, divisor in batches if number > 1 else []:
             if size % divisor:
@@ -76,7 +81,7 @@ class TrainConfig(CommandConfig):
                 f"detector={self.detector.name} learns from exposure images and exposure=none gives none: "
                 "name another exposure=..., or take detector=dsvdd stage=detector"
             )
-        if self.stage is not Stage.detector:
+        if self.plays_game:
             raise ConfigError(
                 "the generator learns from exposure images and exposure=none gives none: name another exposure=..., "
                 "or train the detector alone with stage=detector"

@@ -14,6 +14,7 @@ from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.explanation.game import build_concept_classifier
+from cfexplain.explanation.untrained import untrained_model
 from cfexplain.files import read_json
 from cfexplain.lazy import torch
 from cfexplain.older_runs import with_missing_values
@@ -51,13 +52,14 @@ class TrainedRun:
     def load_model(self, device: torch.device) -> FittedModel:
         detector = self.load_detector(device)
         (values, shape), fit, spec = self._generator(), self.config.fit, self.config.generator
-        networks = {
-            "generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts),
-            "concept_classifier": build_concept_classifier(spec, fit, shape),
-        }
+        networks = {"generator": spec.build_generator(shape, fit.num_alpha_bins, fit.num_concepts)}
+        if spec.is_trained:
+            networks["concept_classifier"] = build_concept_classifier(spec, fit, shape)
         for name, network in networks.items():
             checkpoint.restore(network, values, name, self._generator_file, self.remedy)
             network.to(device).eval().requires_grad_(False)
+        if not spec.is_trained:
+            return untrained_model(networks["generator"], fit, detector)
         return FittedModel(
             detector=detector, **networks, num_concepts=fit.num_concepts, num_alpha_bins=fit.num_alpha_bins
         )

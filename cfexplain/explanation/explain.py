@@ -46,12 +46,13 @@ def explain_images(
 class FittedModel:
     """What explaining needs; every network in eval mode and on one device.
 
-    generator(images, alpha_bins, concepts) -> images; concept_classifier(source, edited) -> (N, K) logits.
+    generator(images, alpha_bins, concepts) -> images; concept_classifier(source, edited) -> (N, K) logits, or None
+    where the generator was not trained along with one.
     """
 
     detector: Detector
     generator: nn.Module
-    concept_classifier: nn.Module
+    concept_classifier: nn.Module | None
     num_concepts: int
     num_alpha_bins: int
 

@@ -25,7 +25,7 @@ from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
     matching_loss, noisy, overlap_losses, region_losses, repair_loss, score_losses,
 )
-from cfexplain.generators.base import edited, GeneratorSpec, Region
+from cfexplain.generators.base import edited, Region, TrainedGeneratorSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import Splits
 
@@ -83,7 +83,7 @@ class CounterfactualLearner(Learner):
     advice = "lower fit.learning_rate"
 
     def __init__(
-        self, spec: GeneratorSpec, training: GeneratorTraining, detector: Detector, splits: Splits, seed: int,
+        self, spec: TrainedGeneratorSpec, training: GeneratorTraining, detector: Detector, splits: Splits, seed: int,
         device: torch.device, ranks: Ranks = ALONE,
     ) -> None:
         if splits.exposure is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cfexplain.checks import check_at_least, check_positive
-from cfexplain.generators.base import GeneratorSpec
+from cfexplain.generators.base import TrainedGeneratorSpec
 from cfexplain.generators.blocks import DirectionClassifier
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
@@ -110,7 +110,9 @@ class GeneratorTraining:
         return self.matching > 0 or self.pull > 0 or self.repair > 0 or self.region > 0 or has_several
 
 
-def build_concept_classifier(spec: GeneratorSpec, training: GeneratorTraining, image_shape: ImageShape) -> nn.Module:
+def build_concept_classifier(
+    spec: TrainedGeneratorSpec, training: GeneratorTraining, image_shape: ImageShape
+) -> nn.Module:
     """R(source, edited, noise=None) -> (N, K) logits, as fit.concept_classifier says."""
     if training.concept_classifier is ConceptView.pair:
         return spec.build_pair_classifier(image_shape, training.num_concepts)

@@ -6,19 +6,16 @@ import math
 from dataclasses import dataclass
 
 from cfexplain.checks import check_at_least
-from cfexplain.generators.base import GeneratorSpec
-from cfexplain.generators.blocks import (
-    ConditionalGroupNorm, ConditionalResBlock, PairClassifier, ProjectionDiscriminator,
-)
+from cfexplain.generators.base import TrainedGeneratorSpec
+from cfexplain.generators.blocks import ConditionalGroupNorm, ConditionalResBlock
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(GeneratorSpec):
+class Conv(TrainedGeneratorSpec):
     """width: channels of the first level, doubled at each downsampling.
 
-    patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
     source_skip: the source, times this, is added to the output before the tanh; 0 draws every picture anew.
     exact_skip: the source is added as the value whose tanh it is, up to source_skip: for photographs, as greys count.
     head_width: channels of the head's layer at full resolution, which sees the source, scaled by condition; 0: none.
@@ -29,21 +26,16 @@ class Conv(GeneratorSpec):
     width: int
     num_downsamplings: int
     num_middle_blocks: int
-    patch: int
     source_skip: float
     exact_skip: bool
     condition_spread: float
     head_width: int
     joins_stem: bool
-    discriminator_width: int
-    discriminator_blocks: int
-    concept_width: int
-    concept_blocks: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(
-            self, width=1, patch=1, discriminator_width=1, discriminator_blocks=1, concept_width=1, concept_blocks=1,
-            num_downsamplings=0, num_middle_blocks=0, head_width=0, source_skip=0, condition_spread=0,
+            self, width=1, num_downsamplings=0, num_middle_blocks=0, head_width=0, source_skip=0, condition_spread=0,
         )
 
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
@@ -51,14 +43,6 @@ class Conv(GeneratorSpec):
             image_shape, self.width, self.num_downsamplings, self.num_middle_blocks, self.patch, num_alpha_bins,
             num_concepts, self.source_skip, self.exact_skip, self.condition_spread, self.head_width, self.joins_stem,
         )
-
-    def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
-        return ProjectionDiscriminator(
-            image_shape[0], self.discriminator_width, self.discriminator_blocks, self.patch, num_alpha_bins
-        )
-
-    def build_pair_classifier(self, image_shape: ImageShape, num_concepts: int) -> nn.Module:
-        return PairClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts)
 
 
 class ConditionalGenerator(nn.Module):

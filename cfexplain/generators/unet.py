@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cfexplain.checks import check_positive
-from cfexplain.generators.base import GeneratorSpec, Region
-from cfexplain.generators.blocks import ConditionalGroupNorm, PairClassifier, ProjectionDiscriminator
+from cfexplain.generators.base import Region, TrainedGeneratorSpec
+from cfexplain.generators.blocks import ConditionalGroupNorm
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
 
@@ -17,39 +17,25 @@ AT_START = -2.0  # logit of the region: a small part of each pixel is edited
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unet(GeneratorSpec):
+class Unet(TrainedGeneratorSpec):
     """width: channels of the first level, doubled at each of num_downsamplings further ones.
 
-    patch: factor of the pixel-unshuffle stem of generator and discriminator; 2 costs about a quarter of 1.
     head_width: channels of the head's layer at full resolution, which sees the source.
     """
 
     width: int
     num_downsamplings: int
-    patch: int
     head_width: int
-    discriminator_width: int
-    discriminator_blocks: int
-    concept_width: int
-    concept_blocks: int
 
     def __post_init__(self) -> None:
-        check_positive(self, "width", "num_downsamplings", "patch", "head_width", "discriminator_width",
-                       "discriminator_blocks", "concept_width", "concept_blocks")
+        super().__post_init__()
+        check_positive(self, "width", "num_downsamplings", "head_width")
 
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
         return UnetGenerator(
             image_shape[0], self.width, self.num_downsamplings, self.patch, self.head_width, num_alpha_bins,
             num_concepts,
         )
-
-    def build_discriminator(self, image_shape: ImageShape, num_alpha_bins: int) -> nn.Module:
-        return ProjectionDiscriminator(
-            image_shape[0], self.discriminator_width, self.discriminator_blocks, self.patch, num_alpha_bins
-        )
-
-    def build_pair_classifier(self, image_shape: ImageShape, num_concepts: int) -> nn.Module:
-        return PairClassifier(image_shape[0], self.concept_width, self.concept_blocks, num_concepts)
 
 
 class UnetGenerator(nn.Module):

@@ -47,14 +47,17 @@ class Concept(ClassifierMetricSpec):
             return {}
         pairs = concept_pairs(explanations.sources.images, explanations.counterfactuals)
         concepts = torch.arange(pairs.shape[1]).expand(len(pairs), -1)  # (N, K), of each pair
-        trained_along, device = inputs.model.concept_classifier, inputs.device
-        logits = batched_on_cpu(lambda batch: trained_along(*batch.chunk(2, dim=1)), pairs, device)
-        is_right_joint = (logits.argmax(dim=-1) == concepts).numpy()
+        device, values = inputs.device, {}
+        if (trained_along := inputs.model.concept_classifier) is None:
+            tell_reader("concept_accuracy_joint left out: the generator has no concept classifier of its own")
+        else:
+            logits = batched_on_cpu(lambda batch: trained_along(*batch.chunk(2, dim=1)), pairs, device)
+            values = {"concept_accuracy_joint": float((logits.argmax(dim=-1) == concepts).double().mean())}
 
         train, test = split_sources(len(pairs), self.test_fraction, inputs.seed)
         train_pairs, train_concepts = pairs[train].flatten(0, 1), concepts[train].flatten()
         fresh = train_classifier(train_pairs, train_concepts, pairs.shape[1], self.recipe(inputs.seed), device)
         is_right_fresh = (batched_on_cpu(fresh, pairs[test], device).argmax(dim=-1) == concepts[test]).numpy()
-        return {"concept_accuracy_joint": float(is_right_joint.mean())} | share_with_interval(
+        return values | share_with_interval(
             "concept_accuracy_fresh", is_right_fresh, inputs.seed, self.num_resamples
         )
