@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import scipy.ndimage as ndimage
     import scipy.stats as stats
+    import timm
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
@@ -90,7 +91,7 @@ if not TYPE_CHECKING:
     torchvision, v2 = LazyModule("torchvision"), LazyModule("torchvision.transforms.v2")
     ndimage, stats = LazyModule("scipy.ndimage"), LazyModule("scipy.stats")
     fid, kid = LazyModule("torchmetrics.image.fid"), LazyModule("torchmetrics.image.kid")
-    tensorboard = LazyModule("torch.utils.tensorboard")
+    tensorboard, timm = LazyModule("torch.utils.tensorboard"), LazyModule("timm")
 
     class Tensor(metaclass=_IsTensor):
         """For annotations and isinstance."""
