@@ -97,13 +97,13 @@ class PatchGaussian(nn.Module):
         """(N, C, H, W) in [-1, 1] -> (N, H', W', F): larger maps averaged, smaller ones interpolated."""
         maps = self.features(images)
         size = maps[self.grid].shape[2:]
-        fitted = [F.adaptive_avg_pool2d(part, size) if part.shape[2] > size[0] else part for part in maps]
-        fitted = [part if part.shape[2:] == size else F.interpolate(part, size, mode="bilinear") for part in fitted]
-        return torch.cat(fitted, dim=1).movedim(1, 3)
+        return torch.cat([_on_grid(part, size) for part in maps], dim=1).movedim(1, 3)
 
     def distances(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H', W') Mahalanobis distances by sqrt(F): about 1 of a normal patch."""
-        offsets = (self.patches(images).float() - self.mean) @ self.whitening.T
+        patches = self.patches(images).float()
+        with torch.autocast(images.device.type, enabled=False):  # distances are differences of what nearly agrees
+            offsets = (patches - self.mean) @ self.whitening.T
         return offsets.square().mean(dim=3).clamp_min(1e-12).sqrt()  # clamp: a root has no slope at 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -134,6 +134,13 @@ def fit_gaussian(
         f"Gaussian of {len(mean)} features of {count:,} patches in {len(splits.train)} images, nothing to train: "
         f"distance {scores.median():.3g} of the median held-out normal, threshold at {detector.centre.item():.3g}"
     )
+
+
+def _on_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, F, H, W) -> (N, F, *size), averaged over squares or interpolated."""
+    factor = max(1, round(features.shape[2] / size[0]))
+    features = F.avg_pool2d(features, factor, ceil_mode=True)  # the last squares may be smaller
+    return features if features.shape[2:] == size else F.interpolate(features, size, mode="bilinear")
 
 
 @no_grad

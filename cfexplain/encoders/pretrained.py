@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import DataError
-from cfexplain.lazy import nn, Tensor, torch
+from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, range 0..1
@@ -72,10 +72,18 @@ class ImageNetPixels(nn.Module):
         """(N, 1 or 3, H, W) in [-1, 1] -> (N, 3, H, W); grey is broadcast to three equal channels."""
         pixels = (images + 1) / 2
         if self.normalize_exposure:
-            # No gradient through the median: a single pixel of each image would get all of it.
-            medians = pixels.detach().float().mean(dim=1).flatten(1).median(dim=1).values  # (N,)
-            pixels = pixels * (MID_GREY / medians.clamp_min(LEAST_GREY)).view(-1, 1, 1, 1)
+            pixels = pixels * (MID_GREY / median_grey(pixels).clamp_min(LEAST_GREY)).view(-1, 1, 1, 1)
         return (pixels - self.mean) / self.std
+
+
+@no_grad
+def median_grey(pixels: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N,), of every second row and column. No gradient: a single pixel would get all of it.
+
+    Sorted, as torch.median is not deterministic on a GPU.
+    """
+    grey = pixels[:, :, ::2, ::2].float().mean(dim=1).flatten(1)
+    return grey.sort(dim=1).values[:, (grey.shape[1] - 1) // 2]
 
 
 class FeatureMaps(nn.Module):

@@ -97,8 +97,8 @@ def test_a_frozen_body_does_not_move_and_a_trainable_one_does(trainable):
 
 def test_exposure_is_divided_out_by_the_median():
     even = ImageNetPixels((0.0,) * 3, (1.0,) * 3, normalize_exposure=True)
-    image = torch.tensor([0.1, 0.2, 0.8]).view(1, 1, 1, 3)
-    torch.testing.assert_close(even(image * 2 - 1)[0, 0], torch.tensor([[0.25, 0.5, 2.0]]))  # median 0.2 becomes 0.5
+    image = torch.tensor([0.1, 0.9, 0.2, 0.9, 0.8]).view(1, 1, 1, 5)  # every second pixel: 0.1, 0.2, 0.8
+    torch.testing.assert_close(even(image * 2 - 1)[0, 0], torch.tensor([[0.25, 2.25, 0.5, 2.25, 2.0]]))  # 0.2 to 0.5
     spec = dataclasses.replace(RANDOM, normalize_exposure=True)
     encoder = spec.build((3, 32, 32), 4, True).eval()
     bright = pixels(2, 3, 32, 32) * 0.8 + 0.2
