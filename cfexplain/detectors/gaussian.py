@@ -32,10 +32,11 @@ FIT_BATCH = 64
 class Gaussian(DetectorSpec):
     """phi(x) = sigmoid(l), l = (s(x) - centre) / scale: 0.5 at held-out normals' 95 % quantile, 0.1 at their median.
 
-    grid:      which of the encoder's layers, from 0, has the grid of patches that the others are brought to.
-    top_share: of the patches, the most distant ones, whose mean is the image's score s; at least one patch.
-    shrinkage: of the features' mean variance, added to each feature's own: without it the covariance of more features
-               than patches could not be inverted.
+    grid:          which of the encoder's layers, from 0, has the grid of patches that the others are brought to.
+    neighbourhood: places of a map, a square of so many, odd, whose mean is a patch's feature (Roth et al., 2022).
+    top_share:     of the patches, the most distant ones, whose mean is the image's score s; at least one patch.
+    shrinkage:     of the features' mean variance, added to each feature's own: without it the covariance of more
+                   features than patches could not be inverted.
     """
 
     needs_exposure = False
@@ -43,12 +44,15 @@ class Gaussian(DetectorSpec):
     has_score_map = True
 
     grid: int
+    neighbourhood: int
     top_share: float
     shrinkage: float
     stand_in: LearnedDetectorSpec
 
     def __post_init__(self) -> None:
         check_at_least(self, grid=0)
+        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
+            raise ValueError(f"neighbourhood must be odd, got {self.neighbourhood}")
         check_between(self, 0, 1, "top_share")
         if self.shrinkage <= 0:
             raise ValueError(f"shrinkage must be > 0, got {self.shrinkage}")
@@ -67,7 +71,7 @@ class Gaussian(DetectorSpec):
                               "encoder=lite0 or encoder=timm")
         if self.grid >= len(encoder.layers):
             raise ConfigError(f"detector.grid={self.grid}, but encoder.layers has {len(encoder.layers)}, from 0")
-        return PatchGaussian(encoder.build_features(image_shape), self.grid, self.top_share)
+        return PatchGaussian(encoder.build_features(image_shape), self)
 
     def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
         return sigmoid_log_probs(compressed((outputs[:, 0] - centre[0]) / scale))
@@ -83,9 +87,9 @@ class PatchGaussian(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, features: FeatureMaps, grid: int, top_share: float) -> None:
+    def __init__(self, features: FeatureMaps, spec: Gaussian) -> None:
         super().__init__()
-        self.features, self.grid, self.top_share = features.requires_grad_(False), grid, top_share
+        self.features, self.spec = features.requires_grad_(False), spec
         size = sum(features.num_features)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("whitening", torch.eye(size))
@@ -96,7 +100,8 @@ class PatchGaussian(nn.Module):
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H', W', F): larger maps averaged, smaller ones interpolated."""
         maps = self.features(images)
-        size = maps[self.grid].shape[2:]
+        size, side = maps[self.spec.grid].shape[2:], self.spec.neighbourhood
+        maps = [F.avg_pool2d(part, side, 1, side // 2, count_include_pad=False) for part in maps]
         return torch.cat([_on_grid(part, size) for part in maps], dim=1).movedim(1, 3)
 
     def distances(self, images: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class PatchGaussian(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, 1): the mean distance of the most distant patches."""
         distances = self.distances(images).flatten(1)
-        count = max(1, round(self.top_share * distances.shape[1]))
+        count = max(1, round(self.spec.top_share * distances.shape[1]))
         return distances.topk(count, dim=1).values.mean(dim=1, keepdim=True)
 
     def score_map(self, images: Tensor) -> Tensor:

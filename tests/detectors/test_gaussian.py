@@ -18,7 +18,7 @@ from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 
 BCE = Bce(embedding_dim=4, steps=1, batch_size=2, learning_rate=1e-3, weight_decay=0.0)
-SPEC = Gaussian(grid=0, top_share=0.1, shrinkage=0.01, stand_in=BCE)
+SPEC = Gaussian(grid=0, neighbourhood=1, top_share=0.1, shrinkage=0.01, stand_in=BCE)
 ENCODER = Lite0(weights=None, layers=(1, 2), trainable=False, normalize_exposure=False)
 CPU = torch.device("cpu")
 
@@ -30,9 +30,10 @@ class Halves(nn.Module):
         return [pixels, nn.functional.avg_pool2d(pixels, 2)]
 
 
-def network(grid: int = 0, top_share: float = 1.0) -> PatchGaussian:
+def network(grid: int = 0, top_share: float = 1.0, neighbourhood: int = 1) -> PatchGaussian:
     pixels = ImageNetPixels((0.0,), (0.5,))  # (v + 1) / 2 / 0.5: black is 0, white 2
-    return PatchGaussian(FeatureMaps(pixels, Halves(), (1, 1), trainable=False), grid, top_share)
+    spec = dataclasses.replace(SPEC, grid=grid, top_share=top_share, neighbourhood=neighbourhood)
+    return PatchGaussian(FeatureMaps(pixels, Halves(), (1, 1), trainable=False), spec)
 
 
 def grey(n: int, seed: int, spot: bool = False) -> ImageSet:
@@ -89,6 +90,17 @@ def test_distances_and_score_by_hand():
     torch.testing.assert_close(nearer(image), torch.tensor([[18**0.5 / 2]]), atol=1e-5, rtol=0)
     assert network(top_share=0.0001)(image).isfinite().all()  # one patch at the least
     assert network(grid=1).distances(image).shape == (1, 1, 1)
+
+
+def test_a_neighbourhood_is_averaged_inside_the_image():
+    image = torch.full((1, 1, 4, 4), -1.0)
+    image[0, 0, 0, 0] = 1.0  # 2 at a corner
+    patches = network(neighbourhood=3).patches(image)[0]
+    # of four places at the corner and of nine at the next one on the diagonal; the mean of four is 0.5, of all 0.125
+    torch.testing.assert_close(patches[:2, :2, 0], torch.tensor([[2 / 4, 2 / 6], [2 / 6, 2 / 9]]))
+    torch.testing.assert_close(patches[..., 1], torch.full((4, 4), 0.125))
+    with pytest.raises(ValueError, match="neighbourhood must be odd"):
+        dataclasses.replace(SPEC, neighbourhood=2)
 
 
 def test_half_at_the_95_percent_quantile_and_a_tenth_at_the_median(fitted, splits):
