@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import scipy.ndimage as ndimage
     import scipy.stats as stats
+    import timm
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
@@ -92,7 +93,7 @@ if not TYPE_CHECKING:
     ndimage, stats = LazyModule("scipy.ndimage"), LazyModule("scipy.stats")
     fid, kid = LazyModule("torchmetrics.image.fid"), LazyModule("torchmetrics.image.kid")
     image_metrics = LazyModule("torchmetrics.functional.image")
-    tensorboard = LazyModule("torch.utils.tensorboard")
+    tensorboard, timm = LazyModule("torch.utils.tensorboard"), LazyModule("timm")
 
     class Tensor(metaclass=_IsTensor):
         """For annotations and isinstance."""

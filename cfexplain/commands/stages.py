@@ -19,6 +19,7 @@ from cfexplain.data.splits import counts, role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.detectors.fitting import DetectorLearner, LOG_EVERY_STEPS
+from cfexplain.detectors.gaussian import fit_gaussian, Gaussian
 from cfexplain.engine import checkpoint
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import Learner, train
@@ -132,12 +133,18 @@ def _fit_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.d
 
 
 def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.device) -> Detector:
-    """One that is trained already: checked, calibrated, and kept in the run's folder with all that it is read from."""
-    detector, message = calibrate_external(config.detector, config.encoder, splits, config.seed, device)
+    """One that takes no steps: made, calibrated, and kept in the run's folder with all that it is read from."""
+    detector, message = ready_detector(config, splits, device)
     job.reporter.say(message)
     config.detector.copy_files(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
     save_detector(detector, splits.image_shape, job.folder.checkpoints / "detector.pt")
     return detector
+
+
+def ready_detector(config: TrainConfig, splits: Splits, device: torch.device) -> tuple[Detector, str]:
+    """Frozen and calibrated, from a spec with is_trained=False; and what was found in one line."""
+    make = fit_gaussian if isinstance(config.detector, Gaussian) else calibrate_external
+    return make(config.detector, config.encoder, splits, config.seed, device)
 
 
 def _resume(learner: Learner, job: Job) -> None:
@@ -201,7 +208,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
     """Both stages for a rank other than 0: the same computations, nothing said or written."""
     warnings.simplefilter("ignore")
     splits = config.load_splits()
-    if (found := ranks.shared(None)) is not None:  # rank 0 has one that is trained already
+    if (found := ranks.shared(None)) is not None:  # rank 0 has one, ready
         spec = config.detector.with_files_in(Path(found["folder"]))
         detector = build_detector(spec, config.encoder.without_weights, splits.image_shape, config.seed)
         detector.load_state_dict(found["weights"])

@@ -16,9 +16,8 @@ from pathlib import Path
 from cfexplain import config as configs
 from cfexplain.commands.base import Command, Job
 from cfexplain.commands.job import reason, warnings_as_notes
-from cfexplain.commands.stages import num_parameters, roles, train_other_rank, train_run
+from cfexplain.commands.stages import num_parameters, ready_detector, roles, train_other_rank, train_run
 from cfexplain.commands.train_config import TrainConfig
-from cfexplain.detectors.external.calibration import calibrate_external
 from cfexplain.engine.distributed import ALONE, joined, RankOfRun, torchrun_rank
 from cfexplain.engine.launch import launch, run_rank
 from cfexplain.engine.runtime import start_torch
@@ -61,7 +60,7 @@ class Train(Command):
         for name, count in num_parameters(config, splits).items():
             yield f"{name}: {count:,} parameters"
         if not config.detector.is_trained:
-            yield calibrate_external(config.detector, config.encoder, splits, config.seed, device)[1]
+            yield ready_detector(config, splits, device)[1]
 
 
 COMMAND = Train

@@ -10,6 +10,7 @@ from cfexplain import config as configs
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import build_detector, Detector
 from cfexplain.detectors.external.calibration import check_unchanged
+from cfexplain.detectors.external.spec import External
 from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import FittedModel
@@ -107,7 +108,7 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
     detector = build_detector(spec, config.encoder.without_weights, image_shape, config.seed)
     checkpoint.restore(detector, values, "detector", path, remedy)
     detector.to(device).eval().requires_grad_(False)
-    if not spec.is_trained:
+    if isinstance(spec, External):
         check_unchanged(detector, image_shape, path, remedy)
     return detector
 

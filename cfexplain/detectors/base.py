@@ -17,6 +17,8 @@ from cfexplain.encoders.base import EncoderSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
+LINEAR_UP_TO = 10.0
+
 
 @dataclass(frozen=True)
 class LogProbs:
@@ -40,11 +42,14 @@ class LogProbs:
 class DetectorSpec(ABC):
     """What every detector has: a network, and a score made of its outputs.
 
-    is_trained: False for a detector that comes with its weights and is only calibrated (external/calibration.py).
+    is_trained: False for a detector that takes no steps: it comes with its weights (external/calibration.py) or is
+                fitted at once (gaussian.py).
+    has_score_map: whether it scores each place of an image too.
     """
 
     needs_exposure: ClassVar[bool]
     is_trained: ClassVar[bool] = True
+    has_score_map: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -126,6 +131,12 @@ def sigmoid_log_probs(logits: Tensor) -> LogProbs:
     return LogProbs(F.logsigmoid(logits), F.logsigmoid(-logits))
 
 
+def compressed(logits: Tensor) -> Tensor:
+    """l up to |l| = 10, from there 10 (1 + log(|l| / 10)) with its sign: smooth, increasing, nowhere flat."""
+    size = logits.abs().clamp_min(LINEAR_UP_TO) / LINEAR_UP_TO
+    return logits / size * (1 + size.log())
+
+
 def distance_log_probs(distances: Tensor, eps: float = 1e-6) -> LogProbs:
     """phi = 1 - exp(-d) of (N,) distances from the centre, where log phi would be log 0: eps bounds it."""
     return LogProbs(distances.clamp_min(eps).neg().expm1().neg().log(), -distances)
@@ -149,6 +160,10 @@ class Detector(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, D)."""
         return self.encoder(images)
+
+    def score_map(self, images: Tensor) -> Tensor | None:
+        """(N, C, H, W) in [-1, 1] -> (N, H, W), higher where an image is less normal; None from most detectors."""
+        return self.encoder.score_map(images) if self.spec.has_score_map else None
 
     def losses(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.spec.losses(self.embed(images).float(), labels, self.centre)

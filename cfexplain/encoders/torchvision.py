@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
 from cfexplain.encoders.base import check_size, EncoderSpec
+from cfexplain.encoders.pretrained import fill, freeze_constants, ImageNetPixels, read_weights
 from cfexplain.errors import DataError, did_you_mean
 from cfexplain.lazy import nn, Tensor, torch, torchvision
 from cfexplain.types import ImageShape
@@ -53,24 +53,16 @@ class Torchvision(EncoderSpec):
         return encoder
 
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, range 0..1
-DAMAGED = (OSError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, pickle.UnpicklingError)
-
-
 class TorchvisionEncoder(nn.Module):
     """Grey or RGB images as torchvision's networks know them, the network, one linear layer in place of its last.
 
     Its dropout and stochastic depth are off: they draw from the global generator, and a run must be repeatable.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, model: str, image_shape: ImageShape, output_dim: int, has_bias: bool) -> None:
         super().__init__()
         check_size(image_shape, 32 if model.startswith("convnext") else 8, model)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.pixels = ImageNetPixels()
         self.body = torchvision.models.get_model(model, weights=None)
         self.head_name, head = [item for item in self.body.named_modules() if isinstance(item[1], nn.Linear)][-1]
         self.body.set_submodule(self.head_name, nn.Linear(head.in_features, output_dim, bias=has_bias))
@@ -78,38 +70,18 @@ class TorchvisionEncoder(nn.Module):
             if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
                 module.p = 0.0
         if not has_bias:
-            _freeze_constants(self.body)
+            freeze_constants(self.body)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1 or 3, H, W) in [-1, 1] -> (N, output_dim)."""
-        return self.body(((images + 1) / 2 - self.mean) / self.std)  # grey: broadcast to three equal channels
+        return self.body(self.pixels(images))
 
 
 def load_weights(encoder: TorchvisionEncoder, model: str, weights: str) -> None:
     """`default` or the path of a state dict into all but the last layer; DataError where that is no such file."""
     path = _default_weights(model) if weights == "default" else Path(weights).expanduser()
-    if not path.is_file():
-        raise DataError(f"no weights at {path}. Set encoder.weights to a state dict of {model}, or to null for none.")
     remedy = f"Set encoder.weights to a state dict of torchvision's {model}."
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
-        raise DataError(f"{path} is no file of weights, or a damaged one. {remedy}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} holds no plain state dict of tensors. {remedy}")
-    own = encoder.body.state_dict()
-    head = f"{encoder.head_name}."
-    given = {name: value for name, value in state.items() if not name.startswith(head)}
-    wanted = {name for name in own if not name.startswith(head)}
-    # Files from before PyTorch 0.4.1 lack the norms' step counts, which eval mode does not read.
-    missing = sorted(name for name in wanted - set(given) if not name.endswith("num_batches_tracked"))
-    strange = sorted(set(given) - wanted)
-    misshapen = sorted(name for name in wanted & set(given) if own[name].shape != given[name].shape)
-    for names, reason in ((missing, "lacks"), (strange, "also has"), (misshapen, "has another shape of")):
-        if names:
-            found = f"{reason} {names[0]} (and {len(names) - 1} more)"
-            raise DataError(f"{path} does not fit {model}: it {found}. {remedy}")
-    encoder.body.load_state_dict(given, strict=False)
+    fill(encoder.body, read_weights(path, model, remedy), f"{encoder.head_name}.", path, model, remedy)
 
 
 def _default_weights(model: str) -> Path:
@@ -128,12 +100,3 @@ def _default_weights(model: str) -> Path:
                 "of that file, or to null for random weights."
             ) from error
     return path
-
-
-def _freeze_constants(network: nn.Module) -> None:
-    """Biases, which torchvision sets to zero, and norms are not learnt. Weights loaded later bring their own."""
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            is_weight = isinstance(module, nn.Linear | nn.Conv2d) or name == "layer_scale"  # all else is a norm's scale
-            if name == "bias" or not is_weight:
-                parameter.requires_grad_(False)

@@ -23,7 +23,7 @@ from datetime import timedelta
 from functools import cache, partial
 from typing import Any
 
-from cfexplain.errors import FitError
+from cfexplain.errors import ConfigError, FitError
 from cfexplain.lazy import dist, nn, Tensor, torch
 
 PATIENCE = timedelta(days=1)  # whoever started the ranks notices a dead one; a first reading of images may take hours
@@ -183,10 +183,14 @@ def _peers() -> Iterator[None]:
 
 def share_batch_norms(network: nn.Module, ranks: Ranks) -> None:
     """Let every batch norm of the network see the whole batch, on GPUs and CPUs alike: torch's SyncBatchNorm computes
-    on GPUs alone. Names and tensors stay; alone, nothing changes.
+    on GPUs alone. Names and tensors stay; alone, nothing changes. ConfigError for a norm that does more than norms do.
     """
     for module in network.modules() if ranks.size > 1 else ():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d:
+            if module.training:  # timm's have an activation inside; frozen ones need not be shared
+                raise ConfigError(f"a network with {type(module).__name__} is trained by one process alone: set "
+                                  "runtime.processes=1, or encoder.trainable=false")
+        elif isinstance(module, nn.BatchNorm2d):
             assert module.momentum is not None and module.track_running_stats, module
             module.forward = partial(_shared_batch_norm, module, ranks)
 

@@ -17,7 +17,7 @@ from cfexplain.engine import stopping
 from cfexplain.engine.distributed import share_batch_norms
 from cfexplain.engine.distributed import ALONE, PeerLost, Ranks, joined
 from cfexplain.engine.loop import Learner, train
-from cfexplain.errors import FitError, Interrupted
+from cfexplain.errors import ConfigError, FitError, Interrupted
 from cfexplain.explanation.game import CounterfactualLearner
 from cfexplain.explanation.objective import GeneratorTraining
 from cfexplain.types import Augmentation, ImageSet, Splits
@@ -86,6 +86,18 @@ def test_alone_nothing_is_replaced_and_no_step_is_hooked():
     before, optimizer = network[1], torch.optim.Adam(network.parameters())
     share_batch_norms(network, ALONE), ALONE.average_gradients_of(optimizer)
     assert network[1] is before and "forward" not in vars(before) and not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_norm_that_does_more_is_not_shared_but_refused_where_it_is_trained():
+    class WithActivation(nn.BatchNorm2d):
+        def forward(self, features):
+            return super().forward(features).relu()
+
+    network = nn.Sequential(WithActivation(2))
+    with pytest.raises(ConfigError, match="WithActivation is trained by one process alone"):
+        share_batch_norms(network, PAIR[0])
+    share_batch_norms(network.eval(), PAIR[0])
+    assert network(-torch.ones(1, 2, 1, 1)).eq(0).all()  # its activation is still there
 
 
 # What follows needs processes.

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.checks import check_at_least
-from cfexplain.detectors.base import DetectorSpec, LearnedDetectorSpec, LogProbs, sigmoid_log_probs
+from cfexplain.detectors.base import compressed, DetectorSpec, LearnedDetectorSpec, LogProbs, sigmoid_log_probs
 from cfexplain.detectors.external.sources import AnomalibScore, call_factory, copy_file, read_network
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
 
-LINEAR_UP_TO = 10.0
 LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
 NUM_PROBES = 4
 MIN_PROBABILITY = 1e-7  # beyond it float32 has no logit
@@ -251,9 +250,3 @@ def _named(output: Any) -> dict[str, Any] | None:
     if isinstance(output, Tensor) or not hasattr(output, "__dict__"):
         return None
     return dict(vars(output))
-
-
-def compressed(logits: Tensor) -> Tensor:
-    """l up to |l| = 10, from there 10 (1 + log(|l| / 10)) with its sign: smooth, increasing, nowhere flat."""
-    size = logits.abs().clamp_min(LINEAR_UP_TO) / LINEAR_UP_TO
-    return logits / size * (1 + size.log())
