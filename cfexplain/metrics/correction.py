@@ -1,8 +1,8 @@
 """Does a repaired region look like normal ones? For datasets that mark their defects.
 
-Patches of the region are compared to those of normal training images: how many times as far as these are from each other
-is the nearest one? As with the local outlier factor (Breunig et al., 2000), a normal patch has about 1 on a flat ground as
-on a busy one, whose patches are all far apart, so regions compare wherever they lie.
+Patches of the region are compared to those of normal training images: how many times as far as these are from each
+other is the nearest one? As with the local outlier factor (Breunig et al., 2000), a normal patch has about 1 on a flat
+ground as on a busy one, whose patches are all far apart, so regions compare wherever they lie.
 
 Patches are the pixels themselves and their contrast: no network, no detector. By pixels alone a smooth patch is near to
 all, and a blur would be a repair; contrast tells it from texture. Windows reach beyond the mask, so that a seam shows.
@@ -23,6 +23,7 @@ from cfexplain.metrics.bootstrap import LEVEL, resample_counts, with_interval
 
 LEAST_DISTANCE = 1.0  # level: what differs by less differs by rounding
 PART = 500  # patches that are compared at a time
+NUM_PLACES = 5  # of a mask on held-out images, to know what is normal
 
 
 class NormalPatches:
@@ -31,7 +32,7 @@ class NormalPatches:
     def __init__(
         self, images: Tensor, side: int, count: int, contrast_weight: float, generator: torch.Generator
     ) -> None:
-        """images: (N, C, H, W) uint8, two or more; side: of a patch, in pixels; count: drawn at any place of any image."""
+        """images: (N, C, H, W) uint8, two or more; side: of a patch, in pixels; count: of patches, from any place."""
         height, width = images.shape[2:]
         rows = torch.randint(len(images), (count,), generator=generator)
         ys = torch.randint(height - side + 1, (count,), generator=generator)
@@ -49,7 +50,8 @@ class NormalPatches:
 
     def log_ratios(self, patches: Tensor) -> Tensor:
         """(M, C, side, side) uint8 -> (M,): log of the distance to the nearest over that one's own, levels both."""
-        nearest = [torch.cdist(part, self.patches).min(dim=1) for part in described(patches, self.contrast_weight).split(PART)]
+        parts = described(patches, self.contrast_weight).split(PART)
+        nearest = [torch.cdist(part, self.patches).min(dim=1) for part in parts]
         distances = torch.cat([found.values for found in nearest])
         spacings = self.spacings[torch.cat([found.indices for found in nearest])]
         return distances.clamp_min(LEAST_DISTANCE).log() - spacings.clamp_min(LEAST_DISTANCE).log()
@@ -133,7 +135,8 @@ class Correction(IntervalMetricSpec):
         normals = NormalPatches(inputs.splits.train.images, side, self.num_patches, self.contrast_weight, generator)
         before = normals.of_regions(sources, masks)
         after = np.stack([normals.of_regions(images, masks) for images in edited.unbind(dim=1)], axis=1)
-        normal = normals.of_regions(*_elsewhere(inputs.splits.held_out.images, masks, generator))
+        places = [_elsewhere(inputs.splits.held_out.images, masks, generator) for _ in range(NUM_PLACES)]
+        normal = np.mean([normals.of_regions(*place) for place in places], axis=0)
         values: dict[str, float | str] = {
             "correction_before": float(np.exp(before.mean())),
             "correction_after": float(np.exp(after.mean())),
@@ -145,7 +148,7 @@ class Correction(IntervalMetricSpec):
         rng = np.random.default_rng(seed)
         drawn = [resample_counts(len(before), rng) for _ in range(self.num_resamples)]
         if np.quantile([counts @ (before - normal) for counts in drawn], (1 - LEVEL) / 2) <= 0:
-            tell_reader("correction left out: the defects are hardly farther from normal patches than normal regions are")
+            tell_reader("correction left out: defects are hardly farther from normal patches than normal regions are")
             return {}
         of_concepts = corrections(before, after, normal)
         resampled = [counts @ (before - after.mean(axis=1)) / (counts @ (before - normal)) for counts in drawn]

@@ -50,8 +50,8 @@ def gains(origins: Tensor, damaged: Tensor, masks: Tensor, repaired: Tensor) -> 
         psnr[row] = 10 * np.log10(inside[0] / inside[1:])
         total, outside = errors[0].sum().item(), errors[:, ~mask].sum(dim=1).numpy()
         psnr_outside[row] = -10 * np.log10((total - outside[0] + outside[1:]) / total)
-    concepts = [ssim(repairs, origins) for repairs in repaired.unbind(dim=1)]
-    return Gains(psnr=psnr, psnr_outside=psnr_outside, ssim=np.stack(concepts, axis=1) - ssim(damaged, origins)[:, None])
+    ssims = np.stack([ssim(repairs, origins) for repairs in repaired.unbind(dim=1)], axis=1)
+    return Gains(psnr=psnr, psnr_outside=psnr_outside, ssim=ssims - ssim(damaged, origins)[:, None])
 
 
 def ssim(images: Tensor, origins: Tensor) -> np.ndarray:

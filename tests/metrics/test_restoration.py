@@ -22,7 +22,11 @@ def knowing(planted):
     """A generator that puts the held-out image itself in the place of what was made of it."""
     held_out = part_splits(planted.splits).held_out
     truth = dict(zip(held_out.ids, held_out.images, strict=True))
-    return lambda sources: torch.stack([truth.get(id, image) for id, image in zip(sources.ids, sources.images)])[:, None]
+
+    def repair(sources):
+        return torch.stack([truth.get(id, image) for id, image in zip(sources.ids, sources.images)])[:, None]
+
+    return repair
 
 
 def trained_on(inputs, spec):
@@ -71,7 +75,8 @@ def test_another_normal_image_is_no_repair(planted):
 
 
 @pytest.mark.parametrize(
-    ("trained", "left"), [("blobs", {"cutpaste", "confetti"}), ("confetti", {"blobs", "cutpaste"}), (None, {"confetti"})]
+    ("trained", "left"),
+    [("blobs", {"cutpaste", "confetti"}), ("confetti", {"blobs", "cutpaste"}), (None, {"confetti"})],
 )
 def test_kinds_of_training_are_left_out(planted, trained, left):
     spec = replace(KINDS[trained], seed=7) if trained else MIXED
@@ -84,7 +89,8 @@ def test_a_mixture_as_a_kind_is_left_out_with_one_of_its_parts(planted):
     spec = replace(SPEC, kinds={"mixed": MIXED})
     with pytest.warns(CfexplainWarning, match="trained on each kind"):
         assert spec.compute(trained_on(run_on_parts(planted, nothing), KINDS["cutpaste"])) == {}
-    assert trained_kinds(replace(MIXED, kinds={"c": MIXED}).fresh) == {type(KINDS[name]) for name in ("blobs", "cutpaste")}
+    nested = replace(MIXED, kinds={"c": MIXED})
+    assert trained_kinds(nested.fresh) == {type(KINDS["blobs"]), type(KINDS["cutpaste"])}
 
 
 def test_only_held_out_images_are_damaged_and_the_seed_says_which(planted):
