@@ -29,7 +29,7 @@ def test_command_help_shows_examples_and_keys(cfexplain, command):
 def test_train_help_shows_its_own_groups(cfexplain):
     text = cfexplain("train", "--help").stdout
     assert "metric" not in text
-    assert "detector: bce, dsvdd, external, hsc" in text
+    assert "detector: bce, dsvdd, external, gaussian, hsc" in text
     (datasets,) = [line for line in text.splitlines() if line.startswith("dataset: ")]
     assert {"cmnist", "glyphs", "mnist"} <= set(datasets.removeprefix("dataset: ").split(", "))
 
@@ -79,7 +79,7 @@ def test_completion_of_commands_and_groups(cfexplain, monkeypatch):
     assert cfexplain("-sc", "query=bash").stdout.split() == ["train", "explain", "evaluate", "doctor"]
     monkeypatch.setenv("COMP_LINE", "cfexplain train detector=")
     assert set(cfexplain("-sc", "query=bash").stdout.split()) == {
-        "detector=bce", "detector=dsvdd", "detector=external", "detector=hsc",
+        "detector=bce", "detector=dsvdd", "detector=external", "detector=gaussian", "detector=hsc",
     }
     monkeypatch.setenv("COMP_LINE", "cfexplain train experiment=bias-green")
     assert set(cfexplain("-sc", "query=bash").stdout.split()) == {

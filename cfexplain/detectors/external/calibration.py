@@ -36,7 +36,7 @@ def calibrate_external(
     """
     detector = build_detector(spec, encoder, splits.image_shape, seed).to(device).eval().requires_grad_(False)
     normals = splits.held_out.images
-    if splits.exposure is None:
+    if splits.exposure is None or splits.fresh is not None:  # pseudo-anomalies may be too faint to tell a direction
         of_what, anomalies = "altered normal images", pseudo_anomalies(normals[:NUM_COMPARED], seed)
     else:
         of_what, anomalies = "exposure images", splits.exposure.images[:NUM_COMPARED]
