@@ -16,6 +16,7 @@ from cfexplain.types import ImageShape
 
 
 QUARTILES_APART = 1.349  # of a normal distribution, in standard deviations
+MIN_DEVIATION = 1e-3  # of normal images' logits: less is no measure of a distance
 
 
 class ConceptView(Enum):
@@ -180,7 +181,8 @@ def matching_loss(logits: Tensor, quantiles: Tensor) -> Tensor:
     assert logits.shape == quantiles.shape, (logits.shape, quantiles.shape)
     quarter = len(quantiles) // 4
     scale = (quantiles[-1 - quarter] - quantiles[quarter]) / QUARTILES_APART
-    return (logits.sort().values - quantiles).abs().mean() / scale.clamp_min(1e-6)
+    scale = torch.where(scale > MIN_DEVIATION, scale, 1.0)  # so few normal images that they are alike: in logits
+    return (logits.sort().values - quantiles).abs().mean() / scale
 
 
 def diversity_losses(counterfactuals: Tensor, margin: float, pool: int = 4) -> Tensor:

@@ -63,6 +63,10 @@ def test_matching_loss_ignores_order_and_is_zero_only_for_the_same_values(seed):
     torch.testing.assert_close(matching_loss(values - 1, values), matching_loss(values + 1, values))
 
 
+def test_matching_is_in_logits_where_one_normal_image_has_no_spread():
+    assert matching_loss(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])).item() == pytest.approx(1.5)
+
+
 def test_l1_distance_by_hand():
     images = torch.zeros(2, 1, 2, 2)
     others = torch.stack([torch.ones(1, 2, 2), torch.tensor([[[0.0, 0.0], [0.0, 2.0]]])])
