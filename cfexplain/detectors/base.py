@@ -126,6 +126,33 @@ class LearnedDetectorSpec(DetectorSpec):
         return 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoringSpec(DetectorSpec):
+    """A detector that takes no steps here and gives one number s an image, (N, 1).
+
+    phi(x) = sigmoid(l), l = (s(x) - centre) / scale, both from held-out normals. Beyond |l| = 10, where phi is 0 or 1
+    to four digits, l grows with the logarithm: a score may have any tail.
+
+    stand_in: is trained where an independent second detector is wanted.
+    """
+
+    needs_exposure = False
+    is_trained = False
+
+    stand_in: LearnedDetectorSpec
+
+    @property
+    def output_dim(self) -> int:
+        return 1
+
+    @property
+    def second(self) -> LearnedDetectorSpec:
+        return self.stand_in
+
+    def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
+        return sigmoid_log_probs(compressed((outputs[:, 0] - centre[0]) / scale))
+
+
 def sigmoid_log_probs(logits: Tensor) -> LogProbs:
     """phi = sigmoid(l), and 1 - phi = sigmoid(-l)."""
     return LogProbs(F.logsigmoid(logits), F.logsigmoid(-logits))

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 
 from cfexplain.checks import check_at_least, check_between
 from cfexplain.data.batches import to_float
-from cfexplain.detectors.base import (
-    batched_on_cpu, build_detector, compressed, Detector, DetectorSpec, LearnedDetectorSpec, LogProbs,
-    sigmoid_log_probs,
-)
+from cfexplain.detectors.base import batched_on_cpu, build_detector, Detector, ScoringSpec
 from cfexplain.detectors.fitting import calibrate, THRESHOLD_QUANTILE
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.encoders.pretrained import FeatureEncoderSpec, FeatureMaps
@@ -29,8 +26,8 @@ FIT_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(DetectorSpec):
-    """phi(x) = sigmoid(l), l = (s(x) - centre) / scale: 0.5 at held-out normals' 95 % quantile, 0.1 at their median.
+class Gaussian(ScoringSpec):
+    """phi is 0.5 at held-out normals' 95 % quantile, 0.1 at their median.
 
     grid:          which of the encoder's layers, from 0, has the grid of patches that the others are brought to.
     neighbourhood: places of a map, a square of so many, odd, whose mean is a patch's feature (Roth et al., 2022).
@@ -39,15 +36,12 @@ class Gaussian(DetectorSpec):
                    features than patches could not be inverted.
     """
 
-    needs_exposure = False
-    is_trained = False
     has_score_map = True
 
     grid: int
     neighbourhood: int
     top_share: float
     shrinkage: float
-    stand_in: LearnedDetectorSpec
 
     def __post_init__(self) -> None:
         check_at_least(self, grid=0)
@@ -57,14 +51,6 @@ class Gaussian(DetectorSpec):
         if self.shrinkage <= 0:
             raise ValueError(f"shrinkage must be > 0, got {self.shrinkage}")
 
-    @property
-    def output_dim(self) -> int:
-        return 1
-
-    @property
-    def second(self) -> LearnedDetectorSpec:
-        return self.stand_in
-
     def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
         if not isinstance(encoder, FeatureEncoderSpec):
             raise ConfigError("detector=gaussian looks at the feature maps of a network with given weights: take "
@@ -72,9 +58,6 @@ class Gaussian(DetectorSpec):
         if self.grid >= len(encoder.layers):
             raise ConfigError(f"detector.grid={self.grid}, but encoder.layers has {len(encoder.layers)}, from 0")
         return PatchGaussian(encoder.build_features(image_shape), self)
-
-    def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        return sigmoid_log_probs(compressed((outputs[:, 0] - centre[0]) / scale))
 
     def calibrated_scale(self, outputs: Tensor, centre: Tensor) -> float:
         spread = centre.item() - outputs.double().median().item()

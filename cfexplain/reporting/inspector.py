@@ -114,12 +114,14 @@ def explanation_facts(
         "of real normal images": f"{100 * survival:.0f} % of those that count as normal pass all alterations and the "
                                  "second detector: what to compare the verdict adversarial with"
     }
+    confined = {"edits": "only within the region given by mask or box"} if index.get("region_digest") else {}
     known = {} if detector_auroc is None else {"on test images": f"detector_auroc {detector_auroc:.3f}"}
     return {
         "trained model": folder,
         "detector": detector.name,
         **known,
         "images explained": num_images,
+        **confined,
         "counts as normal": f"score at or below {score_of(index['threshold']):.4g}: {1 - rate:.4g} of "
                             f"{index['num_held_out']} held-out normal images lie there (false-alarm rate {rate:.4g})",
         "second detector": _refitted(detector) if second == REFIT else second,

@@ -193,6 +193,8 @@ def test_a_mask_or_a_box_confines_the_edits(inside, tmp_path, capsys):
     for number, word in enumerate(["", f"mask={tmp_path}/mask.png", "box=[0,0,1,0.5]"]):
         assert main([*said, f"run_dir=m{number}", *([word] if word else [])]) == 0, capsys.readouterr().err
     (everywhere, sources), (masked, _), (boxed, _) = (explained(f"m{number}") for number in range(3))
+    says_so = ["given by mask or box" in Path(f"m{number}/report.html").read_text("utf-8") for number in range(3)]
+    assert says_so == [False, True, True]
     assert torch.equal(masked, boxed) and (everywhere[..., 14:, :] != sources[..., 14:, :]).any()
     assert torch.equal(masked[..., :14, :], everywhere[..., :14, :])
     assert torch.equal(masked[..., 14:, :], sources[..., 14:, :])

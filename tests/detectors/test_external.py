@@ -11,8 +11,8 @@ from torch import nn
 from cfexplain.data.batches import to_float
 from cfexplain.detectors.external.calibration import calibrate_external, check_unchanged
 from cfexplain.detectors.external.calibration import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
-from cfexplain.detectors.external.spec import ExternalNetwork, HigherIs, Score, compressed
-from cfexplain.detectors.base import build_detector, logits_of
+from cfexplain.detectors.external.spec import ExternalNetwork, HigherIs, Score
+from cfexplain.detectors.base import build_detector, logits_of, compressed
 from cfexplain.encoders.conv import Conv
 from cfexplain.errors import CfexplainWarning, ConfigError, DataError
 from tests.detectors.external_specs import Brightness, bar_splits, external, held, pictures

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.checks import check_at_least
-from cfexplain.detectors.base import compressed, DetectorSpec, LearnedDetectorSpec, LogProbs, sigmoid_log_probs
+from cfexplain.detectors.base import ScoringSpec
 from cfexplain.detectors.external.sources import AnomalibScore, call_factory, copy_file, read_network
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError, DataError
@@ -45,14 +45,8 @@ class Score(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class External(DetectorSpec):
-    """phi(x) = sigmoid(l), l = (s(x) - centre) / scale with s the network's score, calibrated as calibration.py says.
-
-    Beyond |l| = 10, where phi is 0 or 1 to four digits, l grows with the logarithm: a score may have any tail.
-    """
-
-    needs_exposure = False
-    is_trained = False
+class External(ScoringSpec):
+    """The score of a network that was trained elsewhere, calibrated as calibration.py says."""
 
     path: str | None
     factory: str | None
@@ -69,7 +63,6 @@ class External(DetectorSpec):
     score: Score
     batch_size: int
     higher_is: HigherIs
-    stand_in: LearnedDetectorSpec
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.factory is None):
@@ -111,14 +104,6 @@ class External(DetectorSpec):
                 "unasked. If you trust it, add allow_custom_code=true"
             )
 
-    @property
-    def output_dim(self) -> int:
-        return 1
-
-    @property
-    def second(self) -> LearnedDetectorSpec:
-        return self.stand_in
-
     def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
         if self.path is not None:
             return ExternalNetwork(self, read_network(Path(self.path), self.sha256))
@@ -126,9 +111,6 @@ class External(DetectorSpec):
         if self.kind is Kind.anomalib:
             network = AnomalibScore(network, self.source)
         return ExternalNetwork(self, network)
-
-    def log_probs(self, outputs: Tensor, centre: Tensor, scale: Tensor) -> LogProbs:
-        return sigmoid_log_probs(compressed((outputs[:, 0] - centre[0]) / scale))
 
     def copy_files(self, folder: Path) -> None:
         if self.path is not None:
