@@ -19,10 +19,14 @@ MOVED = {  # target, or the start of one up to a dot
 MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was before there was a value for it
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},
     "cfexplain.explanation.objective.GeneratorTraining": {
-        "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_whole": 0.0, "region": 0.0,
+        "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_whole": 0.0, "repair_drawn": 0.0, "region": 0.0,
     },
-    **{f"cfexplain.data.datasets.{name}": {"rotation": 0.0, "exposure": 0.0}
-       for name in ("folder.Folder", "mvtec.Mvtec")},
+    "cfexplain.data.datasets.folder.Folder": {
+        "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group",
+    },
+    "cfexplain.data.datasets.mvtec.Mvtec": {"rotation": 0.0, "exposure": 0.0},
+    "cfexplain.detectors.gaussian.Gaussian": {"map_layers": None},
+    "cfexplain.generators.unet.Unet": {"sees_score_map": False, "false_region_rate": 0.02},
     "cfexplain.generators.conv.Conv": {"exact_skip": False, "head_width": 0, "joins_stem": False},
 }
 

@@ -13,7 +13,7 @@ from cfexplain.detectors.external.calibration import check_unchanged
 from cfexplain.detectors.external.spec import External
 from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
-from cfexplain.explanation.explain import FittedModel
+from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.explanation.untrained import untrained_model
 from cfexplain.files import read_json
@@ -61,6 +61,7 @@ class TrainedRun:
             network.to(device).eval().requires_grad_(False)
         if not spec.is_trained:
             return untrained_model(networks["generator"], fit, detector)
+        look_with(networks["generator"], detector)
         return FittedModel(
             detector=detector, **networks, num_concepts=fit.num_concepts, num_alpha_bins=fit.num_alpha_bins
         )

@@ -7,10 +7,10 @@ grid, are (N, H', W', F); each of the H' W' patches has a Mahalanobis distance. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cfexplain.checks import check_at_least, check_between
+from cfexplain.checks import check_at_least, check_between, check_limits
 from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import batched_on_cpu, build_detector, Detector, ScoringSpec
 from cfexplain.detectors.fitting import calibrate, THRESHOLD_QUANTILE
@@ -31,6 +31,8 @@ class Gaussian(ScoringSpec):
 
     grid:          which of the encoder's layers, from 0, has the grid of patches that the others are brought to.
     neighbourhood: places of a map, a square of so many, odd, whose mean is a patch's feature (Roth et al., 2022).
+    map_layers:    how many of the layers, the first ones, a score map of finer places is made of, by a Gaussian of its
+                   own on the grid of the first; null: all, by the same Gaussian on the same grid as the score.
     top_share:     of the patches, the most distant ones, whose mean is the image's score s; at least one patch.
     shrinkage:     of the features' mean variance, added to each feature's own: without it the covariance of more
                    features than patches could not be inverted.
@@ -40,11 +42,13 @@ class Gaussian(ScoringSpec):
 
     grid: int
     neighbourhood: int
+    map_layers: int | None
     top_share: float
     shrinkage: float
 
     def __post_init__(self) -> None:
         check_at_least(self, grid=0)
+        check_limits(self, map_layers=1)
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
             raise ValueError(f"neighbourhood must be odd, got {self.neighbourhood}")
         check_between(self, 0, 1, "top_share")
@@ -65,10 +69,15 @@ class Gaussian(ScoringSpec):
 
 
 class PatchGaussian(nn.Module):
-    """mean: (F,) of all normal patches; whitening: (F, F), W with W^T W the inverse of their covariance."""
+    """mean: (F,) of all normal patches; whitening: (F, F), W with W^T W the inverse of their covariance.
+
+    map_mean, map_whitening: of the score map's patches, where these are others.
+    """
 
     mean: Tensor
     whitening: Tensor
+    map_mean: Tensor
+    map_whitening: Tensor
 
     def __init__(self, features: FeatureMaps, spec: Gaussian) -> None:
         super().__init__()
@@ -76,23 +85,30 @@ class PatchGaussian(nn.Module):
         size = sum(features.num_features)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("whitening", torch.eye(size))
+        if spec.map_layers is not None:
+            map_size = sum(features.num_features[: spec.map_layers])
+            self.register_buffer("map_mean", torch.zeros(map_size))
+            self.register_buffer("map_whitening", torch.eye(map_size))
 
     def train(self, mode: bool = True) -> PatchGaussian:
         return super().train(False)  # the features of a batch norm in training mode are other features
 
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H', W', F): larger maps averaged, smaller ones interpolated."""
-        maps = self.features(images)
-        size, side = maps[self.spec.grid].shape[2:], self.spec.neighbourhood
+        return self._patches(self.features(images), self.spec.grid)
+
+    def map_patches(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> (N, H', W', F) of the score map, where these are others."""
+        return self._patches(self.features(images)[: self.spec.map_layers], 0)
+
+    def _patches(self, maps: list[Tensor], grid: int) -> Tensor:
+        size, side = maps[grid].shape[2:], self.spec.neighbourhood
         maps = [F.avg_pool2d(part, side, 1, side // 2, count_include_pad=False) for part in maps]
         return torch.cat([_on_grid(part, size) for part in maps], dim=1).movedim(1, 3)
 
     def distances(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H', W') Mahalanobis distances by sqrt(F): about 1 of a normal patch."""
-        patches = self.patches(images).float()
-        with torch.autocast(images.device.type, enabled=False):  # distances are differences of what nearly agrees
-            offsets = (patches - self.mean) @ self.whitening.T
-        return offsets.square().mean(dim=3).clamp_min(1e-12).sqrt()  # clamp: a root has no slope at 0
+        return mahalanobis(self.patches(images), self.mean, self.whitening)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, 1): the mean distance of the most distant patches."""
@@ -102,7 +118,18 @@ class PatchGaussian(nn.Module):
 
     def score_map(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H, W), the distances at the images' size."""
-        return F.interpolate(self.distances(images)[:, None], images.shape[2:], mode="bilinear")[:, 0]
+        if self.spec.map_layers is None:
+            distances = self.distances(images)
+        else:
+            distances = mahalanobis(self.map_patches(images), self.map_mean, self.map_whitening)
+        return F.interpolate(distances[:, None], images.shape[2:], mode="bilinear")[:, 0]
+
+
+def mahalanobis(patches: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """(N, H', W', F) -> (N, H', W'), divided by sqrt(F)."""
+    with torch.autocast(patches.device.type, enabled=False):  # distances are differences of what nearly agrees
+        offsets = (patches.float() - mean) @ whitening.T
+    return offsets.square().mean(dim=3).clamp_min(1e-12).sqrt()  # clamp: a root has no slope at 0
 
 
 def fit_gaussian(
@@ -112,9 +139,16 @@ def fit_gaussian(
     detector = build_detector(spec, encoder, splits.image_shape, seed).to(device).eval().requires_grad_(False)
     network = detector.encoder
     batches = splits.train.images_for(device).split(FIT_BATCH)
-    count, mean, covariance = moments(network.patches(to_float(batch.to(device))) for batch in batches)
-    network.mean.copy_(mean)
-    network.whitening.copy_(whitening(covariance, spec.shrinkage))
+
+    def fitted(patches: Callable[[Tensor], Tensor]) -> tuple[int, Tensor, Tensor]:
+        count, mean, covariance = moments(patches(to_float(batch.to(device))) for batch in batches)
+        return count, mean, whitening(covariance, spec.shrinkage)
+
+    count, mean, factor = fitted(network.patches)
+    network.mean.copy_(mean), network.whitening.copy_(factor)
+    if spec.map_layers is not None:
+        _, map_mean, map_factor = fitted(network.map_patches)
+        network.map_mean.copy_(map_mean), network.map_whitening.copy_(map_factor)
     scores = batched_on_cpu(detector.embed, splits.held_out.images, device)[:, 0]
     detector.centre.fill_(scores.quantile(THRESHOLD_QUANTILE).item())
     calibrate(detector, splits.held_out, device)

@@ -57,6 +57,12 @@ class FittedModel:
     num_alpha_bins: int
 
 
+def look_with(generator: nn.Module, detector: Detector) -> None:
+    """Let a generator that sees its detector's score map do so: by a function, the detector is no part of it."""
+    if hasattr(generator, "score_map") and detector.spec.has_score_map:
+        generator.score_map = detector.score_map
+
+
 class Confined(nn.Module):
     """A generator that edits within a region alone, (H, W) bool: elsewhere the source stays as it is, bit for bit."""
 

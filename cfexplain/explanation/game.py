@@ -19,7 +19,7 @@ from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, frozen, take_step
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.explain import FittedModel
+from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
@@ -102,20 +102,20 @@ class CounterfactualLearner(Learner):
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        for network in (self.generator, self.average):
+            look_with(network, detector)
 
-        def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
-            return torch.optim.Adam(network.parameters(), rate, (training.beta_1, training.beta_2), fused=True)
-
-        self.generator_optimizer = adam(self.generator, training.learning_rate)
-        self.discriminator_optimizer = adam(self.discriminator, training.discriminator_learning_rate)
-        self.concept_optimizer = adam(self.concept_classifier, training.learning_rate)
+        self.generator_optimizer = training.adam(self.generator, training.learning_rate)
+        self.discriminator_optimizer = training.adam(self.discriminator, training.discriminator_learning_rate)
+        self.concept_optimizer = training.adam(self.concept_classifier, training.learning_rate)
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer, self.concept_optimizer):
             ranks.average_gradients_of(optimizer)
 
         self.data = TrainingImages(splits, device)
         if not self.data.is_varied:  # the detector is frozen, so once is enough
             self.bins = [batched_on_cpu(self._source_bins, images, device).to(device) for images in self.data.sources]
-        self.levels = normal_levels(detector, splits.held_out.images_for(device), training, seed, device)
+        self.held_out = splits.held_out.images_for(device)
+        self.levels = normal_levels(detector, self.held_out, training, seed, device)
         self.images_per_step, self.steps_done = training.batch_size, 0
 
     def step(self) -> dict[str, Tensor]:
@@ -223,12 +223,11 @@ class CounterfactualLearner(Learner):
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
 
     def fitted(self) -> FittedModel:
+        if hasattr(self.average, "calibrate"):
+            self.average.calibrate(self.held_out)
         return FittedModel(
-            detector=self.detector,
-            generator=self.average,
-            concept_classifier=self.concept_classifier.eval(),
-            num_concepts=self.training.num_concepts,
-            num_alpha_bins=self.training.num_alpha_bins,
+            detector=self.detector, generator=self.average, concept_classifier=self.concept_classifier.eval(),
+            num_concepts=self.training.num_concepts, num_alpha_bins=self.training.num_alpha_bins,
         )
 
     @property
@@ -291,7 +290,8 @@ def generator_losses(
             asked = batch.compared.flatten()  # |G(x', 0, k) - x| of what was made of x, and where it was altered
             origins, masks = (part.repeat_interleave(training.num_concepts, 0) for part in (batch.origins, batch.masks))
             drawn = edits if region is None else region.drawn
-            losses["repair"] = repair_loss(edits[asked], drawn[asked], origins, masks, training.repair_whole)
+            losses["repair"] = repair_loss(
+                edits[asked], drawn[asked], origins, masks, training.repair_whole, training.repair_drawn)
             if region is not None:
                 losses["region"] = region_losses(region.logits[asked], masks).mean()
         if training.num_concepts > 1:

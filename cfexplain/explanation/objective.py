@@ -41,7 +41,8 @@ class GeneratorTraining:
     diversity:      hinge on the pooled L1 distance between the concepts' counterfactuals, up to `diversity_margin`.
     overlap:        squared cosine between the concepts' edits.
     repair:         distance of the counterfactual of a pseudo-anomaly to the normal image it was made of: what is drawn
-                    where that was altered and, `repair_whole` times, the counterfactual as a whole.
+                    where that was altered, `repair_whole` times the counterfactual as a whole and `repair_drawn` times
+                    what is drawn as a whole, so that a region that is too large does no harm.
     region:         how far the generator's region is from where pseudo-anomalies were altered, if it has one.
     concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
     concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
@@ -74,6 +75,7 @@ class GeneratorTraining:
     overlap: float
     repair: float
     repair_whole: float
+    repair_drawn: float
     region: float
     log_every_steps: int
     image_every_steps: int
@@ -84,7 +86,7 @@ class GeneratorTraining:
             self, batch_size=2, num_alpha_bins=2, num_concepts=1, steps=1, log_every_steps=1, image_every_steps=1,
             checkpoint_every_steps=1, concept_grid=1, decay=0, adversarial=0, score=0, matching=0, reconstruction=0,
             cycle=0, concept=0, concept_noise=0, pull=0, diversity=0, diversity_margin=0, overlap=0,
-            repair=0, repair_whole=0, region=0,
+            repair=0, repair_whole=0, repair_drawn=0, region=0,
         )
         check_positive(self, "learning_rate", "discriminator_learning_rate")
         for name in ("beta_1", "beta_2", "ema_decay"):
@@ -98,6 +100,9 @@ class GeneratorTraining:
         decay_steps = self.decay * self.steps
         factor = min(1.0, (self.steps - step) / decay_steps) if decay_steps > 0 else 1.0
         return factor * self.learning_rate, factor * self.discriminator_learning_rate
+
+    def adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), rate, (self.beta_1, self.beta_2), fused=True)
 
     @property
     def orders_pairs(self) -> bool:
@@ -143,17 +148,23 @@ def l1_distances(images: Tensor, others: Tensor) -> Tensor:
     return (images - others).abs().flatten(1).mean(dim=1)
 
 
-def repair_loss(repaired: Tensor, drawn: Tensor, origins: Tensor, masks: Tensor, whole: float) -> Tensor:
-    """Distance of repaired images to the normal ones that were altered: drawn ones in the masks + whole * repaired, ().
+def repair_loss(
+    repaired: Tensor, drawn: Tensor, origins: Tensor, masks: Tensor, whole: float, drawn_whole: float
+) -> Tensor:
+    """Distance of repaired images to the normal ones that were altered, ().
 
-    repaired, drawn, origins: (N, C, H, W); masks: (N, H, W) bool. Within the masks, over the pixels of all of them, a
-    pixel's distance is that of its value and of its steps to the neighbours right and below, so that edges count.
+    That of drawn ones within the masks, over the pixels of all of them, + whole * that of repaired images + drawn_whole
+    * that of drawn ones, over all pixels. A drawn pixel's distance is that of its value and of its steps to the
+    neighbours right and below, so that edges count; a repaired one's that of its value.
+
+    repaired, drawn, origins: (N, C, H, W); masks: (N, H, W) bool.
     """
     difference = drawn - origins
     distances = difference.abs().mean(dim=1)
     for dim, padding in ((2, (0, 0, 0, 1)), (3, (0, 1))):
         distances = distances + F.pad(difference.diff(dim=dim), padding).abs().mean(dim=1)
-    return (masks * distances).sum() / masks.sum().clamp_min(1) + whole * l1_distances(repaired, origins).mean()
+    inside = (masks * distances).sum() / masks.sum().clamp_min(1)
+    return inside + whole * l1_distances(repaired, origins).mean() + drawn_whole * distances.mean()
 
 
 def region_losses(logits: Tensor, masks: Tensor) -> Tensor:

@@ -5,15 +5,19 @@ Skips at every size carry the detail of what stays; the region, a mask of the im
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from cfexplain.checks import check_positive
+from cfexplain.checks import check_between, check_positive
+from cfexplain.data.batches import to_float
 from cfexplain.generators.base import Region, TrainedGeneratorSpec
 from cfexplain.generators.blocks import ConditionalGroupNorm
-from cfexplain.lazy import F, nn, Tensor, torch
+from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
 AT_START = -2.0  # logit of the region: a small part of each pixel is edited
+CALIBRATING_IMAGES, CALIBRATING_BATCH = 256, 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,40 +25,45 @@ class Unet(TrainedGeneratorSpec):
     """width: channels of the first level, doubled at each of num_downsamplings further ones.
 
     head_width: channels of the head's layer at full resolution, which sees the source.
+    sees_score_map: the detector's score map, of one that has one, is a further channel of the image.
+    false_region_rate: of the pixels of held-out normal images, which the region of alpha = 0 takes in.
     """
 
     width: int
     num_downsamplings: int
     head_width: int
+    sees_score_map: bool
+    false_region_rate: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "width", "num_downsamplings", "head_width")
+        check_between(self, 0, 0.5, "false_region_rate")
 
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
-        return UnetGenerator(
-            image_shape[0], self.width, self.num_downsamplings, self.patch, self.head_width, num_alpha_bins,
-            num_concepts,
-        )
+        return UnetGenerator(image_shape[0], self, num_alpha_bins, num_concepts)
 
 
 class UnetGenerator(nn.Module):
     """x + m (y - x) of the source x: the drawn image y within the region m, the source elsewhere.
 
     In training m is a sigmoid. In eval mode it is a little wider and cut at 0 and 1, so that outside the region the
-    source stays as it is, bit for bit.
+    source stays as it is, bit for bit; and its logits of alpha = 0 count from `level`, which calibrate() finds: real
+    defects are fainter than what the region was taught on.
     """
 
-    def __init__(
-        self, channels: int, width: int, num_downsamplings: int, patch: int, head_width: int, num_alpha_bins: int,
-        num_concepts: int,
-    ) -> None:
+    level: Tensor
+
+    def __init__(self, channels: int, spec: Unet, num_alpha_bins: int, num_concepts: int) -> None:
         super().__init__()
-        self.patch, self.num_concepts = patch, num_concepts
-        self.multiple, num_conditions = patch << num_downsamplings, num_alpha_bins * num_concepts
-        widths = [width << level for level in range(num_downsamplings + 1)]
+        width, head_width, patch = spec.width, spec.head_width, spec.patch
+        self.spec, self.patch, self.num_concepts = spec, patch, num_concepts
+        self.multiple, num_conditions = patch << spec.num_downsamplings, num_alpha_bins * num_concepts
+        self.score_map: Callable[[Tensor], Tensor] | None = None
+        self.register_buffer("level", torch.zeros(()))
+        widths = [width << level for level in range(spec.num_downsamplings + 1)]
         steps = list(zip(widths[:-1], widths[1:]))
-        self.stem = UnetBlock(channels * patch**2, width, num_conditions)
+        self.stem = UnetBlock((channels + spec.sees_score_map) * patch**2, width, num_conditions)
         self.downs = nn.ModuleList([UnetBlock(a, b, num_conditions) for a, b in steps])
         self.ups = nn.ModuleList([UnetBlock(a + b, a, num_conditions) for a, b in reversed(steps)])
         self.head_features = nn.Conv2d(width, head_width, 3, padding=1)
@@ -62,6 +71,19 @@ class UnetGenerator(nn.Module):
         self.head = nn.Conv2d(head_width, channels + 1, 3, padding=1)
         with torch.no_grad():
             self.head.bias[-1] = AT_START
+
+    @no_grad
+    def calibrate(self, normals: Tensor) -> None:
+        """Set `level` by (N, C, H, W) uint8 held-out normal images."""
+        self.level.zero_()
+        logits = []
+        for batch in normals[:CALIBRATING_IMAGES].split(CALIBRATING_BATCH):
+            images, zeros = to_float(batch.to(self.level.device)), torch.zeros_like(batch[:, 0, 0, 0]).long()
+            for concept in range(self.num_concepts):
+                region = self.with_region(images, zeros.to(images.device), zeros.to(images.device) + concept)[1]
+                logits.append(region.logits.flatten())
+        ranked = torch.cat(logits).sort().values
+        self.level.copy_(ranked[round((1 - self.spec.false_region_rate) * (len(ranked) - 1))])
 
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins, (N,) concepts -> (N, C, H, W) in [-1, 1]."""
@@ -73,7 +95,7 @@ class UnetGenerator(nn.Module):
         conditions = alpha_bins * self.num_concepts + concepts
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(images, padding, mode="reflect") if any(padding) else images
-        features = self.stem(F.pixel_unshuffle(padded, self.patch), conditions)
+        features = self.stem(F.pixel_unshuffle(self._seen(padded), self.patch), conditions)
         skips = []
         for down in self.downs:
             skips.append(features)
@@ -85,8 +107,26 @@ class UnetGenerator(nn.Module):
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
         drawn = self.head(F.relu(features + self.head_source(padded)))[:, :, :height, :width]
         drawn, logits = drawn[:, :-1].tanh(), drawn[:, -1:].float()
-        region = logits.sigmoid() if self.training else (1.2 * logits.sigmoid() - 0.1).clamp(0, 1)
+        if self.training:
+            region = logits.sigmoid()
+        else:
+            counted = torch.where((alpha_bins == 0)[:, None, None, None], logits - self.level, logits)
+            region = (1.2 * counted.sigmoid() - 0.1).clamp(0, 1)
         return images + region * (drawn - images), Region(drawn=drawn, logits=logits)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}level", torch.zeros(()))  # runs of before there was one
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """(N, C, H, W), and the logarithm of the score map as a further channel; 0 where the detector has none."""
+        if not self.spec.sees_score_map:
+            return images
+        if self.score_map is None:
+            return F.pad(images, (0, 0, 0, 0, 0, 1))
+        with torch.no_grad():
+            scores = self.score_map(images).log()[:, None]
+        return torch.cat([images, scores.to(images)], dim=1)
 
 
 class UnetBlock(nn.Module):

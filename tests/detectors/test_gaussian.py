@@ -18,7 +18,7 @@ from cfexplain.metrics.auroc import auroc
 from cfexplain.types import ImageSet, Splits
 
 BCE = Bce(embedding_dim=4, steps=1, batch_size=2, learning_rate=1e-3, weight_decay=0.0)
-SPEC = Gaussian(grid=0, neighbourhood=1, top_share=0.1, shrinkage=0.01, stand_in=BCE)
+SPEC = Gaussian(grid=0, neighbourhood=1, map_layers=None, top_share=0.1, shrinkage=0.01, stand_in=BCE)
 ENCODER = Lite0(weights=None, layers=(1, 2), trainable=False, normalize_exposure=False)
 CPU = torch.device("cpu")
 
@@ -123,6 +123,22 @@ def test_it_finds_the_spot_and_where_it_is(fitted, splits):
     inside = maps[:, 20:26, 4:10].mean(dim=(1, 2))
     assert (inside > 1.5 * maps.mean(dim=(1, 2))).all()
     assert build_detector(BCE, ENCODER, (1, 32, 32), 0).score_map(images) is None
+
+
+def test_a_map_of_the_first_layers_alone_has_a_gaussian_of_its_own(splits, fitted):
+    both, alone, coarse = (
+        fit_gaussian(dataclasses.replace(SPEC, **values), encoder, splits, 0, CPU)[0]
+        for values, encoder in (
+            ({"map_layers": 2}, ENCODER), ({}, dataclasses.replace(ENCODER, layers=(1,))),
+            ({"map_layers": 1, "grid": 1}, ENCODER),
+        )
+    )
+    images = splits.test.images.float() / 127.5 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(both.score_map(images), fitted[0].score_map(images))
+        # scored on the coarse grid, shown on the fine one, of the first layer
+        torch.testing.assert_close(coarse.score_map(images), alone.score_map(images), rtol=1e-4, atol=1e-4)
+        assert coarse.encoder.distances(images).shape == (20, 8, 8)
 
 
 def test_a_gradient_reaches_the_image_and_leads_back_to_normal(fitted, splits):

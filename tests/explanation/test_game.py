@@ -191,18 +191,18 @@ def test_every_term_of_a_step_by_hand(splits, detector, monkeypatch):
 
 
 def test_a_repair_is_held_against_what_the_pseudo_anomaly_was_made_of(splits, detector, monkeypatch):
-    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.5, region=1.0)
+    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.5, repair_drawn=2.0, region=1.0)
     masks = torch.tensor([[[True, False], [False, False]], [[True, True], [True, True]]])
     learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
     # the edits .4, .5 of one and .3, .4 of the other outlier; of the first one pixel was altered, of the second all
     found = learner.step()
     of_masks = (0.3 + 0.4 + 4 * 0.1 + 4 * 0.2) / 10
-    assert found["repair"].item() == pytest.approx(of_masks + 0.5 * (0.3 + 0.4 + 0.1 + 0.2) / 4)
+    assert found["repair"].item() == pytest.approx(of_masks + (0.5 + 2.0) * (0.3 + 0.4 + 0.1 + 0.2) / 4)
     assert "region" not in found  # this generator does not say where it edits
 
 
 def test_a_region_is_held_against_where_the_pseudo_anomaly_was_altered(splits, detector, monkeypatch):
-    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.0, region=1.0)
+    learner = flat_learner(splits, detector, monkeypatch, repair=2.0, repair_whole=0.0, repair_drawn=0.0, region=1.0)
     masks = torch.tensor([[[True, False], [False, False]], [[False, False], [False, False]]])
     learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
     generator = learner.networks.generator

@@ -80,9 +80,15 @@ def test_repair_loss_by_hand():
     masks[0, 0], masks[1, 1, 1] = True, True
     # in the masks' four pixels: .6 and its steps right and below; left of it the step of .6; above .9 the step of .9
     wanted = (3 * 0.6 + 0.6 + 0.9) / 4
-    assert repair_loss(repaired, drawn, origins, masks, whole=0.0).item() == pytest.approx(wanted)
-    assert repair_loss(repaired, drawn, origins, masks, whole=2.0).item() == pytest.approx(wanted + 2 * 0.3 / 12)
-    assert repair_loss(repaired, drawn, origins, torch.zeros_like(masks), whole=2.0).item() == pytest.approx(0.05)
+    def loss(masks, whole=0.0, drawn_whole=0.0):
+        return repair_loss(repaired, drawn, origins, masks, whole, drawn_whole).item()
+
+    assert loss(masks) == pytest.approx(wanted)
+    assert loss(masks, whole=2.0) == pytest.approx(wanted + 2 * 0.3 / 12)
+    assert loss(torch.zeros_like(masks), whole=2.0) == pytest.approx(0.05)
+    # of all twelve pixels also .9 itself, its step from the pixel on its left, and from the one above
+    everywhere = (3 * 0.6 + 0.6 + 0.9 + 0.9 + 0.9) / 12
+    assert loss(masks, drawn_whole=3.0) == pytest.approx(wanted + 3 * everywhere)
 
 
 def test_region_losses_by_hand():

@@ -1,15 +1,22 @@
 """The U-Net that says where it edits: outside the region the source, bit for bit; sizes, conditions."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from cfexplain.generators.base import edited
-from cfexplain.generators.unet import UnetGenerator
+from cfexplain.generators.unet import Unet, UnetGenerator
+
+SPEC = Unet(
+    width=8, num_downsamplings=2, patch=2, head_width=4, sees_score_map=False, false_region_rate=0.25,
+    discriminator_width=4, discriminator_blocks=1, concept_width=4, concept_blocks=1,
+)
 
 
-def generator(channels=3, concepts=1, levels=2, patch=2) -> UnetGenerator:
+def generator(channels=3, concepts=1, **values) -> UnetGenerator:
     torch.manual_seed(0)
-    return UnetGenerator(channels, 8, levels, patch, 4, num_alpha_bins=2, num_concepts=concepts)
+    return dataclasses.replace(SPEC, **values).build_generator((channels, 32, 32), 2, concepts)
 
 
 def images(*shape):
@@ -49,3 +56,52 @@ def test_alpha_and_concept_make_a_difference_once_their_rows_differ():
     torch.nn.init.constant_(network.stem.norm_1.shift.weight[1], 1.0)  # the condition alpha bin 0, concept 1
     same, other = network(source, one, one), network(source, zeros(1), one)
     assert torch.equal(network(source, one, zeros(1)), same) and not torch.equal(same, other)
+
+
+def region_logits(network, values):
+    """Make the region's logit of each pixel be `values`, (H, W), whatever the image."""
+    torch.nn.init.zeros_(network.head.weight)
+    network.head.register_forward_hook(
+        lambda module, inputs, drawn: torch.cat([drawn[:, :-1], values.expand(len(drawn), 1, -1, -1)], dim=1)
+    )
+
+
+def test_a_quarter_of_the_normals_pixels_may_belong_to_the_region_of_alpha_0():
+    network, values = generator().eval(), torch.linspace(-9.0, -1.0, 32 * 32).view(32, 32)
+    region_logits(network, values)
+    normals = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    for _ in range(2):  # a second time says the same
+        network.calibrate(normals)
+        assert network.level.item() == pytest.approx(-3.0, abs=0.01)  # three quarters of the way
+    sources = images(1, 3, 32, 32)
+    torch.nn.init.constant_(network.head.bias, 3.0)
+    changes = (network(sources, zeros(1), zeros(1)) - sources).abs().amax(dim=1)[0]
+    # the region's edge: 1.2 sigmoid(l - level) = 0.1 at l = level - 2.4
+    assert torch.equal(changes > 0, values > -3.0 - 2.398)
+    one = zeros(1) + 1
+    assert torch.equal(network(sources, one, zeros(1)) != sources, (values > -2.398).expand(1, 3, -1, -1))
+
+
+def test_it_sees_the_score_map_of_a_detector_that_has_one():
+    network, sources = generator(sees_score_map=True).eval(), images(2, 3, 32, 32)
+    torch.nn.init.normal_(network.head.weight)
+    without = network(sources, zeros(2), zeros(2))
+    network.score_map = lambda seen: torch.ones(len(seen), *seen.shape[2:])  # as normal as can be: log 1
+    assert torch.equal(network(sources, zeros(2), zeros(2)), without)
+    network.score_map = lambda seen: torch.rand(len(seen), *seen.shape[2:]) + 1
+    assert not torch.equal(network(sources, zeros(2), zeros(2)), without)
+    assert not any("score_map" in name for name in network.state_dict())
+
+
+def test_weights_of_before_there_was_a_level_are_read():
+    network = generator()
+    state = {name: value for name, value in network.state_dict().items() if name != "level"}
+    network.level.fill_(3.0)
+    network.load_state_dict(state)
+    assert network.level == 0
+
+
+@pytest.mark.parametrize("rate", [-0.1, 0.6])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="false_region_rate must lie between 0 and 0.5"):
+        dataclasses.replace(SPEC, false_region_rate=rate)

@@ -19,7 +19,7 @@ from cfexplain.checks import check_at_least, check_between, check_share
 from cfexplain.data.datasets.base import as_slug, AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
-from cfexplain.data.reading.folder_layout import find_layout, Layout
+from cfexplain.data.reading.folder_layout import find_layout, Layout, read_groups
 from cfexplain.data.reading.image_cache import CachedImages, check_source, mapped_images
 from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
 from cfexplain.data.splits import held_out_mask, role_lines
@@ -73,6 +73,10 @@ class FolderDataset(AugmentedDataset):
     def layout(self, root: Path) -> Layout:
         """What each file below root, a folder, is for."""
 
+    def groups_of(self, layout: Layout) -> np.ndarray | None:
+        """(N,) int of the layout's normals, of which those of one group are held out together, or None."""
+        return None
+
     def load(self, exposure: ExposureSpec) -> Splits:
         """What names and headers tell is checked before the images are decoded."""
         root = Path(self.root).expanduser()
@@ -110,7 +114,9 @@ class FolderDataset(AugmentedDataset):
         """Files of train, held-out, test normals, test anomalies."""
         normals = layout.normals
         try:
-            is_held_out = held_out_mask(np.zeros(len(normals)), self.held_out_fraction, self.seed)
+            is_held_out = held_out_mask(
+                np.zeros(len(normals)), self.held_out_fraction, self.seed, self.groups_of(layout)
+            )
         except DataError as error:
             raise DataError(f"{error} in {layout.base}. Add normal images.") from error
         train, held_out = list(compress(normals, ~is_held_out)), list(compress(normals, is_held_out))
@@ -123,9 +129,16 @@ class FolderDataset(AugmentedDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(FolderDataset):
-    """train/good with test/<class>, or normal with anomalous, or normal images alone (see folder_layout)."""
+    """train/good with test/<class>, or normal with anomalous, or normal images alone (see folder_layout).
+
+    groups:       a CSV file, below the root, of what shows the same part: such images are not split between training,
+                  held-out and, where there is no folder of them, test images. Else these would be known already.
+    group_column: its column of them, beside `file`, the path below the root.
+    """
 
     test_fraction: float
+    groups: str | None
+    group_column: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,7 +150,11 @@ class Folder(FolderDataset):
         return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
 
     def layout(self, root: Path) -> Layout:
-        return find_layout(root).with_test_normals(self.test_fraction, self.seed)
+        layout = find_layout(root)
+        return layout.with_test_normals(self.test_fraction, self.seed, self.groups_of(layout))
+
+    def groups_of(self, layout: Layout) -> np.ndarray | None:
+        return None if self.groups is None else read_groups(layout.base / self.groups, self.group_column, layout)
 
 
 def _is_grey(path: Path) -> bool:

@@ -6,6 +6,7 @@ or normal images alone.
 
 from __future__ import annotations
 
+import csv
 import logging
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from cfexplain.data.reading.image_files import find_folders, find_image_files
-from cfexplain.errors import DataError
+from cfexplain.data.splits import held_out_mask
+from cfexplain.errors import DataError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,18 @@ class Layout:
     def class_names(self) -> tuple[str, ...]:
         return (self.normal_class, *sorted({defect.class_name for defect in self.defects}))
 
-    def with_test_normals(self, fraction: float, seed: int) -> Layout:
-        """That share of the normals, and at least one, kept for testing, where the folders name none for it."""
+    def with_test_normals(self, fraction: float, seed: int, groups: np.ndarray | None) -> Layout:
+        """That share of the normals, and at least one, kept for testing, where the folders name none for it.
+
+        groups: (N,) int of the normals, kept together.
+        """
         if self.test_normals:
             return self
-        order = np.random.default_rng([seed, 3]).permutation(len(self.normals))
-        is_test = np.isin(np.arange(len(order)), order[: max(1, round(fraction * len(order)))])
+        if groups is None:
+            order = np.random.default_rng([seed, 3]).permutation(len(self.normals))
+            is_test = np.isin(np.arange(len(order)), order[: max(1, round(fraction * len(order)))])
+        else:
+            is_test = held_out_mask(np.zeros(len(groups)), fraction, seed, groups)
         return replace(
             self,
             normals=tuple(compress(self.normals, ~is_test)),
@@ -72,6 +80,28 @@ def find_layout(root: Path) -> Layout:
     if (base / "normal").is_dir() or (base / "anomalous").is_dir():
         return _normal_and_anomalous(base)
     return _normals_alone(base)
+
+
+def read_groups(table: Path, column: str, layout: Layout) -> np.ndarray:
+    """(N,) int of the layout's normals: which of them show one part, by a CSV file with the columns `file`, of paths
+    below the layout's base, and `column`. DataError where it is no such table or lacks one of them."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            for name in ("file", column):
+                if name not in (rows.fieldnames or ()):
+                    raise DataError(f"{table} has no column {name!r} (dataset.group_column), only "
+                                    f"{', '.join(rows.fieldnames or ()) or 'nothing'}.")
+            group_of = {row["file"]: row[column] for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"dataset.groups: {table} cannot be read ({reason_of(error)}).") from error
+    names = [path.relative_to(layout.base).as_posix() for path in layout.normals]
+    missing = [name for name in names if not group_of.get(name)]
+    if missing:
+        raise DataError(
+            f"{table} gives no {column} for {len(missing)} of {len(names)} normal images, such as {missing[0]}."
+        )
+    return np.unique([group_of[name] for name in names], return_inverse=True)[1]
 
 
 def _train_and_test(base: Path) -> Layout:

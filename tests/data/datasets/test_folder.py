@@ -181,3 +181,29 @@ def test_the_leather_sample(packs, folder):
     assert len(splits.train) + len(splits.held_out) == 4 and splits.image_shape == (3, 64, 64)
     assert torch.bincount(splits.test.classes).tolist() == [4, 1, 2, 2, 3, 3]
     assert splits.test.masks[4:].flatten(1).any(dim=1).all() and not splits.test.masks[:4].any()
+
+
+def test_images_of_one_part_are_not_split(tmp_path, folder):
+    draw(tmp_path / "normal", 24)
+    part_of = {f"normal/{index:03d}.png": f"part {index // 4}" for index in range(24)}  # six parts, four times each
+    rows = "".join(f"{name},{part}\n" for name, part in part_of.items())
+    (tmp_path / "parts.csv").write_text(f"file,part\n{rows}")
+    splits = folder(tmp_path, groups="parts.csv", group_column="part", held_out_fraction=0.2).load(NOTHING)
+    sets = [{part_of[name] for name in images.ids} for images in (splits.train, splits.held_out, splits.test)]
+    assert sum(map(len, sets)) == 6 and set.union(*sets) == set(part_of.values())
+    assert len(splits.train) + len(splits.held_out) + len(splits.test) == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("file,where\n", "has no column 'part' (dataset.group_column), only file, where"), ("", "only nothing"),
+     ("file,part\nnormal/000.png,a\n", "gives no part for 5 of 6 normal images, such as normal/001.png"),
+     (None, "cannot be read"), (b"\xff\xfe\xff", "cannot be read")],
+)
+def test_a_table_of_parts_that_is_none(tmp_path, folder, text, message):
+    draw(tmp_path / "normal", 6)
+    if text is not None:
+        (tmp_path / "parts.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match="parts.csv") as error:
+        folder(tmp_path, groups="parts.csv", group_column="part").load(NOTHING)
+    assert message in str(error.value) and "\n" not in str(error.value)
