@@ -90,6 +90,8 @@ class Restoration(IntervalMetricSpec):
         "restoration_psnr_gain_blobs": ("the same of blobs", "high"),
         "restoration_psnr_gain_confetti": ("the same of confetti", "high"),
         "restoration_psnr_gain_cutpaste": ("the same of cutpaste", "high"),
+        "restoration_psnr_gain_scratches": ("the same of scratches", "high"),
+        "restoration_psnr_gain_dents": ("the same of dents", "high"),
         "restoration_psnr_outside": ("dB that changes outside the damage cost the whole image", "0"),
         "restoration_ssim_gain": ("SSIM nearer to the truth, whole image", "high"),
         "restoration_images": ("pseudo-anomalies repaired", ""),

@@ -46,7 +46,7 @@ def test_evaluate_measures_repairs_of_a_saved_run(cfexplain, tmp_path):
     assert done.code == 0, done.stderr
     metrics = json.loads((tmp_path / "e/metrics.json").read_text())
     assert set(ALL) < set(metrics) and all(key in done.stdout for key in ALL)
-    assert metrics["restoration_images"] == 4  # a tenth of 40 is held out; of the kinds, confetti is new to this run
+    assert metrics["restoration_images"] == 12  # a tenth of 40 is held out; of the kinds, three are new to this run
     assert "restoration_psnr_gain_confetti" in metrics and "restoration_psnr_gain_blobs" not in metrics
     assert metrics["correction_before"] > 2 > metrics["correction_normal"]  # a black square is far from stripes
     assert (metrics["outside_kept"] == 1.0) <= (metrics["outside_change"] <= 0.01)

@@ -15,7 +15,7 @@ from cfexplain.types import ImageSet, Splits
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
-KINDS = ("blobs", "confetti", "cutpaste")
+KINDS = ("blobs", "confetti", "cutpaste", "dents", "scratches")
 
 
 def spec(kind, **changes):
@@ -144,3 +144,23 @@ def test_a_set_of_its_own_is_drawn_as_it_is():
 def test_values_out_of_range_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         spec("blobs", **changes)
+
+
+def test_a_straight_scratch_by_hand():
+    flat = torch.full((40, 1, 64, 64), 100, dtype=torch.uint8)
+    lines = spec("scratches", max_bend=0.0, min_length=0.25, max_length=0.25, min_width=0.03125, max_width=0.03125,
+                 min_contrast=50, max_contrast=50, object_share=0.0)
+    change = lines.draw(flat, generator()).float() - 100
+    # 16 pixels long and 2 wide, where it does not leave the image; up or down, not both
+    inside = change[change.abs().flatten(1).amax(1) >= 45]
+    assert len(inside) == 40 and (inside.abs().sum(dim=(1, 2, 3)) / 50).median().item() == pytest.approx(32, rel=0.05)
+    assert change.abs().max() == 50 and ((change >= 0).flatten(1).all(1) ^ (change <= 0).flatten(1).all(1)).all()
+    assert 5 < (change.sum(dim=(1, 2, 3)) > 0).sum() < 35
+
+
+def test_a_dent_moves_what_is_there_by_as_much_as_it_may():
+    ramp = torch.arange(64).mul(3).byte().expand(40, 1, 64, 64)  # 3 levels a pixel
+    moved = spec("dents", max_warp=0.05).draw(ramp, generator()).float() - ramp.float()
+    middle = moved[..., 8:-8]  # at the border it is a reflection
+    assert 0.4 * 3.2 * 3 < middle.abs().amax() <= 3.2 * 3 + 1  # 5 % of 64 are 3.2 pixels
+    assert (moved == 0).float().mean() > 0.9
