@@ -19,7 +19,8 @@ MOVED = {  # target, or the start of one up to a dot
 MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was before there was a value for it
     "cfexplain.engine.runtime.Runtime": {"processes": 1, "precision": "float32"},
     "cfexplain.explanation.objective.GeneratorTraining": {
-        "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_whole": 0.0, "repair_drawn": 0.0, "region": 0.0,
+        "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_whole": 0.0, "repair_drawn": 0.0, "perceptual": 0.0,
+        "region": 0.0,
     },
     "cfexplain.data.datasets.folder.Folder": {
         "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group",

@@ -14,6 +14,7 @@ from typing import ClassVar
 from cfexplain.checks import check_at_least, check_positive
 from cfexplain.data.batches import to_float
 from cfexplain.encoders.base import EncoderSpec
+from cfexplain.encoders.pretrained import FeatureMaps
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
@@ -187,6 +188,14 @@ class Detector(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, D)."""
         return self.encoder(images)
+
+    @property
+    def has_feature_maps(self) -> bool:
+        return isinstance(getattr(self.encoder, "features", None), FeatureMaps)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(N, C, H, W) in [-1, 1] -> a map (N, F, H', W') of each layer of a network with given weights."""
+        return self.encoder.features(images)
 
     def score_map(self, images: Tensor) -> Tensor | None:
         """(N, C, H, W) in [-1, 1] -> (N, H, W), higher where an image is less normal; None from most detectors."""

@@ -23,7 +23,7 @@ from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
-    matching_loss, noisy, overlap_losses, region_losses, repair_loss, score_losses,
+    matching_loss, noisy, overlap_losses, repair_terms, score_losses,
 )
 from cfexplain.generators.base import edited, Region, TrainedGeneratorSpec
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
@@ -88,6 +88,8 @@ class CounterfactualLearner(Learner):
     ) -> None:
         if splits.exposure is None:
             raise ConfigError("the generator needs exposure images as anomalous sources; set exposure=...")
+        if training.perceptual > 0 and not detector.has_feature_maps:
+            raise ConfigError("fit.perceptual needs a detector on encoder=lite0 or encoder=timm, for its features")
         self.training, self.detector = training, detector.eval().requires_grad_(False)
         self.seed, self.device, self.ranks = seed, device, ranks
         with torch.random.fork_rng(devices=[]):
@@ -287,13 +289,9 @@ def generator_losses(
         losses["matching"] = torch.stack([matching_loss(of_concept, levels.quantiles) for of_concept in logits]).mean()
         losses["pull"] = l1_distances(counterfactuals.flatten(0, 1), sources[batch.compared.flatten()]).mean()
         if batch.origins is not None:
-            asked = batch.compared.flatten()  # |G(x', 0, k) - x| of what was made of x, and where it was altered
-            origins, masks = (part.repeat_interleave(training.num_concepts, 0) for part in (batch.origins, batch.masks))
-            drawn = edits if region is None else region.drawn
-            losses["repair"] = repair_loss(
-                edits[asked], drawn[asked], origins, masks, training.repair_whole, training.repair_drawn)
-            if region is not None:
-                losses["region"] = region_losses(region.logits[asked], masks).mean()
+            asked = batch.compared.flatten()  # G(x', 0, k), against the x that x' was made of
+            at = None if region is None else Region(drawn=region.drawn[asked], logits=region.logits[asked])
+            losses |= repair_terms(training, networks.detector, edits[asked], at, batch.origins, batch.masks)
         if training.num_concepts > 1:
             losses["diversity"] = diversity_losses(counterfactuals, training.diversity_margin).mean()
             losses["overlap"] = overlap_losses(outliers, counterfactuals).mean()

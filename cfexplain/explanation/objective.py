@@ -5,11 +5,13 @@ Losses give one value per sample unless the name says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from cfexplain.checks import check_at_least, check_positive
-from cfexplain.generators.base import TrainedGeneratorSpec
+from cfexplain.detectors.base import Detector
+from cfexplain.generators.base import Region, TrainedGeneratorSpec
 from cfexplain.generators.blocks import DirectionClassifier
 from cfexplain.lazy import F, nn, Tensor, torch
 from cfexplain.types import ImageShape
@@ -43,6 +45,7 @@ class GeneratorTraining:
     repair:         distance of the counterfactual of a pseudo-anomaly to the normal image it was made of: what is drawn
                     where that was altered, `repair_whole` times the counterfactual as a whole and `repair_drawn` times
                     what is drawn as a whole, so that a region that is too large does no harm.
+    perceptual:     distance of its features to that image's, of a detector on a network with given weights.
     region:         how far the generator's region is from where pseudo-anomalies were altered, if it has one.
     concept_classifier: `pair`, the paper's deep network on both images, or `direction`, linear on the coarse edit.
     concept_grid, concept_noise: of `direction`: cells a side that the edit is averaged over; noise on its direction.
@@ -76,6 +79,7 @@ class GeneratorTraining:
     repair: float
     repair_whole: float
     repair_drawn: float
+    perceptual: float
     region: float
     log_every_steps: int
     image_every_steps: int
@@ -86,7 +90,7 @@ class GeneratorTraining:
             self, batch_size=2, num_alpha_bins=2, num_concepts=1, steps=1, log_every_steps=1, image_every_steps=1,
             checkpoint_every_steps=1, concept_grid=1, decay=0, adversarial=0, score=0, matching=0, reconstruction=0,
             cycle=0, concept=0, concept_noise=0, pull=0, diversity=0, diversity_margin=0, overlap=0,
-            repair=0, repair_whole=0, repair_drawn=0, region=0,
+            repair=0, repair_whole=0, repair_drawn=0, perceptual=0, region=0,
         )
         check_positive(self, "learning_rate", "discriminator_learning_rate")
         for name in ("beta_1", "beta_2", "ema_decay"):
@@ -113,7 +117,8 @@ class GeneratorTraining:
     def compares_concepts(self) -> bool:
         """Whether a loss looks at the counterfactuals of one image under all concepts."""
         has_several = self.num_concepts > 1 and (self.diversity > 0 or self.overlap > 0)
-        return self.matching > 0 or self.pull > 0 or self.repair > 0 or self.region > 0 or has_several
+        of_outliers = (self.matching, self.pull, self.repair, self.perceptual, self.region)
+        return any(weight > 0 for weight in of_outliers) or has_several
 
 
 def build_concept_classifier(
@@ -148,6 +153,27 @@ def l1_distances(images: Tensor, others: Tensor) -> Tensor:
     return (images - others).abs().flatten(1).mean(dim=1)
 
 
+def repair_terms(
+    training: GeneratorTraining, detector: Detector, repaired: Tensor, region: Region | None, origins: Tensor,
+    masks: Tensor,
+) -> dict[str, Tensor]:
+    """The terms of pseudo-anomalies, whose origins are known: repair, perceptual, and region where G has one.
+
+    repaired: (N K, C, H, W), and region: of each pseudo-anomaly under each concept; origins: (N, C, H, W); masks:
+              (N, H, W).
+    """
+    origins, masks = (part.repeat_interleave(training.num_concepts, 0) for part in (origins, masks))
+    drawn = repaired if region is None else region.drawn
+    whole, drawn_whole = training.repair_whole, training.repair_drawn
+    terms = {"repair": repair_loss(repaired, drawn, origins, masks, whole, drawn_whole)}
+    if training.perceptual > 0:
+        maps = (detector.feature_maps(images) for images in (repaired, origins))
+        terms["perceptual"] = perceptual_losses(*maps).mean()
+    if region is not None:
+        terms["region"] = region_losses(region.logits, masks).mean()
+    return terms
+
+
 def repair_loss(
     repaired: Tensor, drawn: Tensor, origins: Tensor, masks: Tensor, whole: float, drawn_whole: float
 ) -> Tensor:
@@ -165,6 +191,18 @@ def repair_loss(
         distances = distances + F.pad(difference.diff(dim=dim), padding).abs().mean(dim=1)
     inside = (masks * distances).sum() / masks.sum().clamp_min(1)
     return inside + whole * l1_distances(repaired, origins).mean() + drawn_whole * distances.mean()
+
+
+def perceptual_losses(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Squared distance of feature vectors of length 1, mean over places, then over the layers: (N,), between 0 and 4.
+
+    features, others: a map (N, F, H, W) of each layer. As LPIPS (Zhang et al., 2018) without learnt weights.
+    """
+    distances = [
+        (F.normalize(ours.float(), dim=1) - F.normalize(theirs.float(), dim=1)).square().sum(dim=1).mean(dim=(1, 2))
+        for ours, theirs in zip(features, others, strict=True)
+    ]
+    return torch.stack(distances).mean(dim=0)
 
 
 def region_losses(logits: Tensor, masks: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ def test_values_that_came_later_are_what_they_were_before(tmp_path):
         for key in MISSING_VALUES.get(group.get("_target_"), {}):
             missing.append(key)
             del group[key]
-    assert sorted(missing) == ["cycle", "decay", "exact_skip", "head_width", "joins_stem", "precision", "processes",
-                               "region", "repair", "repair_whole"]
+    assert sorted(missing) == ["cycle", "decay", "exact_skip", "head_width", "joins_stem", "perceptual", "precision",
+                               "processes", "region", "repair", "repair_drawn", "repair_whole"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "run.json").write_text(json.dumps({"command": "train", "status": "done"}))
     (tmp_path / "checkpoints").mkdir()

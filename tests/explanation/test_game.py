@@ -17,6 +17,7 @@ from cfexplain.encoders.conv import Conv as ConvEncoderSpec
 from cfexplain.engine.distributed import Ranks
 from cfexplain.engine.loop import train
 from cfexplain.engine.seeding import step_generator
+from cfexplain.errors import ConfigError
 from cfexplain.explanation import game
 from cfexplain.explanation.explain import explain_images
 from cfexplain.explanation.game import Batch, CounterfactualLearner, Networks
@@ -101,6 +102,9 @@ class LineDetector(Line):
     def log_probs(self, images) -> LogProbs:
         level = means(images)
         return LogProbs(level - 1, -level)  # so the score loss is alpha (1 - level) + (1 - alpha) level
+
+    def feature_maps(self, images):
+        return [torch.cat([images, torch.ones_like(images)], dim=1)]
 
 
 def means(images: torch.Tensor) -> torch.Tensor:
@@ -199,6 +203,22 @@ def test_a_repair_is_held_against_what_the_pseudo_anomaly_was_made_of(splits, de
     of_masks = (0.3 + 0.4 + 4 * 0.1 + 4 * 0.2) / 10
     assert found["repair"].item() == pytest.approx(of_masks + (0.5 + 2.0) * (0.3 + 0.4 + 0.1 + 0.2) / 4)
     assert "region" not in found  # this generator does not say where it edits
+
+
+def test_what_a_repair_looks_like_to_the_detector_s_network_is_held_against_its_origin(splits, detector, monkeypatch):
+    with pytest.raises(ConfigError, match="fit.perceptual needs a detector on encoder=lite0"):
+        flat_learner(splits, detector, monkeypatch, perceptual=1.0)
+    monkeypatch.setattr(type(detector), "has_feature_maps", True)
+    learner = flat_learner(splits, detector, monkeypatch, perceptual=1.0)
+    masks = torch.ones(2, 2, 2, dtype=torch.bool)
+    learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
+
+    def distance(level, other):  # of (level, 1) and (other, 1), each of length 1
+        cosine = (level * other + 1) / math.hypot(level, 1) / math.hypot(other, 1)
+        return 2 - 2 * cosine
+
+    wanted = (distance(0.4, 0.1) + distance(0.5, 0.1) + distance(0.3, 0.2) + distance(0.4, 0.2)) / 4
+    assert learner.step()["perceptual"].item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_region_is_held_against_where_the_pseudo_anomaly_was_altered(splits, detector, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cfexplain.explanation.objective import (
-    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, region_losses, repair_loss,
-    score_losses,
+    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, perceptual_losses, region_losses,
+    repair_loss, score_losses,
 )
 from tests.specs import small_fit
 
@@ -89,6 +89,14 @@ def test_repair_loss_by_hand():
     # of all twelve pixels also .9 itself, its step from the pixel on its left, and from the one above
     everywhere = (3 * 0.6 + 0.6 + 0.9 + 0.9 + 0.9) / 12
     assert loss(masks, drawn_whole=3.0) == pytest.approx(wanted + 3 * everywhere)
+
+
+def test_perceptual_losses_by_hand():
+    ours, theirs = torch.zeros(2, 2, 1, 2), torch.zeros(2, 2, 1, 2)
+    ours[:, 0], theirs[0, 0], theirs[1, 1] = 2.0, 5.0, 1.0  # one direction whatever its length; at right angles: 2
+    theirs[1, :, 0, 1] = torch.tensor([3.0, 0.0])  # at one of the two places
+    second = torch.ones(2, 3, 2, 2)
+    torch.testing.assert_close(perceptual_losses([ours, second], [theirs, -second]), torch.tensor([4 / 2, (1 + 4) / 2]))
 
 
 def test_region_losses_by_hand():
