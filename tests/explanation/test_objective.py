@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cfexplain.explanation.objective import (
-    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, perceptual_losses, region_losses,
-    repair_loss, score_losses,
+    diversity_losses, hinge_losses, l1_distances, matching_loss, noisy, overlap_losses, perceptual_losses,
+    region_losses, repair_loss, score_losses,
 )
 from tests.specs import small_fit
 
