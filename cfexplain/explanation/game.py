@@ -128,6 +128,8 @@ class CounterfactualLearner(Learner):
         self.discriminator.train(), self.concept_classifier.train()  # a picture between steps leaves R in eval mode
         edits, region = edited(self.generator, batch.sources, batch.target_bins, batch.concepts)  # G(x, a, k)
         fakes = edits.detach()
+        if region is not None:  # of normal images that stay what they are
+            self.generator.track(self.ranks.gathered(region.logits[: batch.num_kept // 2].detach()))
 
         # D: real images in the bin of their own score, edited ones in the bin they were made for.
         loss_d = discriminator_loss(self.discriminator, batch, fakes)

@@ -18,6 +18,7 @@ from cfexplain.types import ImageShape
 
 AT_START = -2.0  # logit of the region: a small part of each pixel is edited
 CALIBRATING_IMAGES, CALIBRATING_BATCH = 256, 32
+TRACKING = 0.05  # of the way to a batch's level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,10 @@ class Unet(TrainedGeneratorSpec):
 class UnetGenerator(nn.Module):
     """x + m (y - x) of the source x: the drawn image y within the region m, the source elsewhere.
 
-    In training m is a sigmoid. In eval mode it is a little wider and cut at 0 and 1, so that outside the region the
-    source stays as it is, bit for bit; and its logits of alpha = 0 count from `level`, which calibrate() finds: real
-    defects are fainter than what the region was taught on.
+    m is a sigmoid in training. In eval mode it is a little wider and cut at 0 and 1, so that outside the region the
+    source stays as it is, bit for bit. Its logits of alpha = 0 count from `level`, as real defects are fainter than
+    what the region is taught on: calibrate() finds it, and in training track() follows it, so that G is trained to
+    draw well wherever it will be asked to.
     """
 
     level: Tensor
@@ -73,6 +75,14 @@ class UnetGenerator(nn.Module):
             self.head.bias[-1] = AT_START
 
     @no_grad
+    def track(self, logits: Tensor) -> None:
+        """Let `level` follow the region's logits of a batch's normal images."""
+        self.level.lerp_(self._level_of(logits.flatten()), TRACKING)
+
+    def _level_of(self, logits: Tensor) -> Tensor:
+        return logits.sort().values[round((1 - self.spec.false_region_rate) * (len(logits) - 1))]
+
+    @no_grad
     def calibrate(self, normals: Tensor) -> None:
         """Set `level` by (N, C, H, W) uint8 held-out normal images."""
         self.level.zero_()
@@ -82,8 +92,7 @@ class UnetGenerator(nn.Module):
             for concept in range(self.num_concepts):
                 region = self.with_region(images, zeros.to(images.device), zeros.to(images.device) + concept)[1]
                 logits.append(region.logits.flatten())
-        ranked = torch.cat(logits).sort().values
-        self.level.copy_(ranked[round((1 - self.spec.false_region_rate) * (len(ranked) - 1))])
+        self.level.copy_(self._level_of(torch.cat(logits)))
 
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1], (N,) bins, (N,) concepts -> (N, C, H, W) in [-1, 1]."""
@@ -107,11 +116,9 @@ class UnetGenerator(nn.Module):
             features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
         drawn = self.head(F.relu(features + self.head_source(padded)))[:, :, :height, :width]
         drawn, logits = drawn[:, :-1].tanh(), drawn[:, -1:].float()
-        if self.training:
-            region = logits.sigmoid()
-        else:
-            counted = torch.where((alpha_bins == 0)[:, None, None, None], logits - self.level, logits)
-            region = (1.2 * counted.sigmoid() - 0.1).clamp(0, 1)
+        region = torch.where((alpha_bins == 0)[:, None, None, None], logits - self.level, logits).sigmoid()
+        if not self.training:
+            region = (1.2 * region - 0.1).clamp(0, 1)
         return images + region * (drawn - images), Region(drawn=drawn, logits=logits)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:

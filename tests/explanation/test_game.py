@@ -227,7 +227,11 @@ def test_a_region_is_held_against_where_the_pseudo_anomaly_was_altered(splits, d
     learner.sample = lambda step: dataclasses.replace(flat_batch(), origins=flat(0.1, 0.2), masks=masks)
     generator = learner.networks.generator
 
+    tracked = []
+
     class Everywhere(nn.Module):
+        track = staticmethod(tracked.append)
+
         def with_region(self, *inputs):
             found = generator(*inputs)
             return found, Region(drawn=found + 0.5, logits=torch.full((len(found), 1, 2, 2), 40.0))
@@ -235,6 +239,7 @@ def test_a_region_is_held_against_where_the_pseudo_anomaly_was_altered(splits, d
     monkeypatch.setattr(learner, "generator", Everywhere())
     found = learner.step()
     assert found["repair"].item() == pytest.approx((0.3 + 0.4) / 2 + 0.5)  # what is drawn, in the one altered pixel
+    assert len(tracked) == 1 and tracked[0].shape == (1, 1, 2, 2)  # of the one normal image that keeps its bin
     focal, dice = 10 * 40, (1 - 3 / 6, 1 - 1 / 5)  # of the first and of the second outlier, each twice
     assert found["region"].item() == pytest.approx((0.75 * focal + dice[0] + focal + dice[1]) / 2, rel=1e-4)
 

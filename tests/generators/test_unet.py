@@ -82,6 +82,20 @@ def test_a_quarter_of_the_normals_pixels_may_belong_to_the_region_of_alpha_0():
     assert torch.equal(network(sources, one, zeros(1)) != sources, (values > -2.398).expand(1, 3, -1, -1))
 
 
+def test_in_training_the_level_follows_what_the_batch_s_normal_images_have():
+    network, values = generator(), torch.linspace(-9.0, -1.0, 32 * 32).view(32, 32)
+    region_logits(network, values)
+    network.track(values.expand(4, 1, -1, -1))
+    assert network.level.item() == pytest.approx(0.05 * -3.0, abs=1e-3)
+    for _ in range(200):
+        network.track(values.expand(4, 1, -1, -1))
+    assert network.level.item() == pytest.approx(-3.0, abs=0.02)
+    sources = images(1, 3, 32, 32)
+    edits, region = edited(network, sources, zeros(1), zeros(1))
+    expected = sources + (values + 3.0).sigmoid() * (region.drawn - sources)
+    torch.testing.assert_close(edits, expected, atol=0.01, rtol=0)
+
+
 def test_it_sees_the_score_map_of_a_detector_that_has_one():
     network, sources = generator(sees_score_map=True).eval(), images(2, 3, 32, 32)
     torch.nn.init.normal_(network.head.weight)
