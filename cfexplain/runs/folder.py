@@ -169,6 +169,7 @@ class RunFolder:
             "pid": os.getpid(),
             "timings_seconds": {},
             "peak_memory_mb": None,
+            "weights": before.get("weights", {}),
             "warnings": before.get("warnings", []),
             "attempts": [*before.get("attempts", []), *([_attempt(before)] if before else [])],
         }
@@ -180,6 +181,10 @@ class RunFolder:
         if not noted or noted[-1]["status"] != self.record["status"]:
             noted.append({"status": self.record["status"], "at": _now()})
         write_json(self.path / "run.json", self.record)
+
+    def note_weights(self, name: str, sha256: str) -> None:
+        """Tie a file of checkpoints/ to this run."""
+        self.update(weights={**self.record["weights"], name: sha256})
 
     def write_parents(self, parents: Iterable[Path]) -> None:
         """Relative to this folder, so that outputs/ may be moved as a whole."""
