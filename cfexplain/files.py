@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 from cfexplain.errors import DataError
 
 SCHEMA_VERSION = 1
+MAX_JSON_BYTES = 64 * 2**20
 PARTIAL = ".cfexplain-partial"
 LEFTOVER = re.compile(rf"\..+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
@@ -94,10 +95,12 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """DataError where the file is missing or is no JSON object."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"{path} is damaged: it has more than {MAX_JSON_BYTES >> 20} MB")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"no {path.name} in {path.parent}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is damaged: it holds no object")
