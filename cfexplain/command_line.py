@@ -8,15 +8,18 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from cfexplain.config import conf_dir
+from cfexplain.config import conf_dir, read
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.presets import presets
+from cfexplain.reporting.console import complain
 from cfexplain.runs.lookup import holds_runs, run_folders
+from cfexplain.yaml_files import yaml_text
 
+SAVED = "saved"  # what Hydra knows the config of --from by
 EXPERIMENT = "experiment"  # the group whose options are the presets
 LAUNCHERS = {  # name -> module it needs, extra that brings it, program it calls, our settings (conf/hydra/launcher)
     "joblib": ("joblib", "joblib", None, "cfexplain_joblib"),
@@ -34,6 +37,7 @@ class CommandLine:
     overrides: key=value, in their order; in a sweep, run=<sweep folder> as the list of its runs.
     typed:     key=value, as they were typed.
     source:    the saved config given by --from, or None for conf/<command>.yaml.
+    saved:     the values in it, as `saved_values` gives them.
     """
 
     command: str
@@ -42,14 +46,11 @@ class CommandLine:
     overrides: list[str]
     typed: list[str]
     source: Path | None
-
-    @property
-    def config_dir(self) -> Path:
-        return self.source.parent if self.source else conf_dir()
+    saved: dict[str, Any]
 
     @property
     def config_name(self) -> str:
-        return self.source.stem if self.source else self.command
+        return SAVED if self.source else self.command
 
     def options_of(self, group: str) -> list[str]:
         """What may stand for a group: files of conf/, presets, files of --config-dir."""
@@ -64,7 +65,7 @@ class CommandLine:
         if self.source is None:
             return [_searchpath(extra)] if extra else []
         logging = ["hydra/job_logging=to_file", "hydra/hydra_logging=to_stderr"]
-        return [_searchpath([conf_dir(), *extra]), *logging, f"hydra/help={self.command}"]
+        return [*([_searchpath(extra)] if extra else []), *logging, f"hydra/help={self.command}"]
 
 
 def parse(command: str, argv: list[str]) -> CommandLine:
@@ -77,13 +78,41 @@ def parse(command: str, argv: list[str]) -> CommandLine:
         raise ConfigError(f"--from {source}: no such config; give the config.yaml of a run")
     argv += ["json=true"] if ours.json else []
     flags = _hydra_parser().parse_intermixed_args(argv)
+    if flags.config_dir:
+        _check_files(Path(flags.config_dir))
     options = list(argv)
     for override in flags.overrides:
         options.remove(override)
     overrides = [swept(text) for text in flags.overrides] if flags.multirun else flags.overrides
     return CommandLine(
-        command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source
+        command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source,
+        saved=saved_values(source) if source else {},
     )
+
+
+def saved_values(source: Path) -> dict[str, Any]:
+    """What a config given by --from says. It is data: what it says of Hydra is ignored, and said to be."""
+    try:
+        values = read(source, resolve=False)
+    except DataError as error:
+        raise ConfigError(f"--from {error}") from error
+    if "defaults" in values:
+        raise ConfigError(f"--from {source}: it lists defaults; give the config.yaml of a run, which has every value")
+    if values.pop("hydra", None) is not None:
+        complain(f"note: what {source} says of hydra is ignored: a config file only gives values")
+    return values
+
+
+def _check_files(folder: Path) -> None:
+    """ConfigError where --config-dir has options of Hydra's own, or a file that no config can be."""
+    if (folder / "hydra").exists():
+        raise ConfigError(f"--config-dir {folder} holds hydra/: a config file only gives values; leave that folder out")
+    groups = [folder / group for group in (*all_groups(), EXPERIMENT)]
+    for file in [*folder.glob("*.yaml"), *(file for group in groups for file in group.rglob("*.yaml"))]:
+        try:
+            yaml_text(file)
+        except (OSError, DataError) as error:
+            raise ConfigError(f"--config-dir: {error}") from error
 
 
 def all_groups() -> dict[str, list[str]]:
@@ -118,7 +147,8 @@ class _Parser(argparse.ArgumentParser):
 def _hydra_parser() -> _Parser:
     """Hydra's options, as its documentation lists them; Hydra reads them once more when it runs.
 
-    Not --experimental-rerun, which unpickles a file, nor --config-path, for which --from and --config-dir stand.
+    Not --experimental-rerun, which unpickles a file, nor --config-path and --config-name, for which --from and
+    --config-dir stand.
     """
     parser = _Parser(add_help=False)
     for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m")):
@@ -126,7 +156,7 @@ def _hydra_parser() -> _Parser:
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--info", "-i", nargs="?", const="all",
                         choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
-    for names in (("--package", "-p"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
+    for names in (("--package", "-p"), ("--config-dir", "-cd")):
         parser.add_argument(*names)
     parser.add_argument("overrides", nargs="*")
     return parser

@@ -6,6 +6,7 @@ Hydra's own messages span several lines and know no "did you mean"; here each mi
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -26,21 +27,24 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, top_level_keys
-from cfexplain.config import conf_dir, known_keys, register_resolver
+from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
 
 BEHAVIOUR = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # later versions want no such word
 HELP_WIDTH = 120
+FREE_OF_HYDRA = r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|job\.env_set)\.[\w.]+|hydra\.verbose"
+PLACES_OF_LAUNCHERS = r"\b(_target_|submitit_folder|temp_folder)\b|=.*\bhydra\b"  # and what they run
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
     """The config of each run. Of a sweep: the first combination, then every other value beside those first ones."""
     register_presets(line)
-    for overrides in _combinations(line)[:MAX_CHECKED_COMBINATIONS]:
+    # Files of --config-dir are not ours, so that all are looked at.
+    for overrides in _combinations(line)[: None if line.flags.config_dir else MAX_CHECKED_COMBINATIONS]:
         try:
-            with initialize_config_dir(config_dir=str(line.config_dir), **BEHAVIOUR):
+            with initialize_config_dir(config_dir=str(conf_dir()), **BEHAVIOUR):
                 yield _composed(line, overrides)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(_reason(error)) from error
@@ -48,23 +52,25 @@ def compositions(line: CommandLine) -> Iterator[DictConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class HydraJob:
-    """What Hydra knows of the job that it runs; source: the saved config given by --from, or None."""
+    """What Hydra knows of the job that it runs."""
 
     command: str
     folder: Path
     overrides: list[str]
-    source: Path | None
     is_sweep: bool
     number: int
     launcher: str
 
 
-def call_hydra(task: Callable[[DictConfig], float], line: CommandLine, overrides: list[str]) -> int:
+def call_hydra(task: Callable[[DictConfig, Path | None], float], line: CommandLine, overrides: list[str]) -> int:
     """Hydra's own main: sweeps, launchers, --cfg, --info, completion and .hydra/ are its work."""
+    def task_of_source(cfg: DictConfig) -> float:
+        return task(cfg, line.source)
+
     words = [*line.overrides, *line.hydra_overrides, f"hydra.job.name={line.command}", *overrides, *line.options]
     before, sys.argv = sys.argv, [f"cfexplain {line.command}", *words]
     try:
-        hydra.main(config_path=str(line.config_dir), config_name=line.config_name, **BEHAVIOUR)(task)()
+        hydra.main(config_path=str(conf_dir()), config_name=line.config_name, **BEHAVIOUR)(task_of_source)()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
@@ -72,7 +78,7 @@ def call_hydra(task: Callable[[DictConfig], float], line: CommandLine, overrides
     return 0
 
 
-def complete(task: Callable[[DictConfig], float], command: str, argv: list[str]) -> None:
+def complete(task: Callable[[DictConfig, Path | None], float], command: str, argv: list[str]) -> None:
     """Print what Hydra's completion script asks for."""
     sys.argv = ["cfexplain", *argv]
     hydra.main(config_path=str(conf_dir()), config_name=command, **BEHAVIOUR)(task)()
@@ -81,14 +87,10 @@ def complete(task: Callable[[DictConfig], float], command: str, argv: list[str])
 def current_job() -> HydraJob:
     """Inside a task that `call_hydra` runs."""
     known = HydraConfig.get()
-    is_sweep, source = known.mode is RunMode.MULTIRUN, None
-    if known.job.config_name != known.job.name:
-        (folder,) = [each.path for each in known.runtime.config_sources if each.provider == "main"]
-        source = Path(folder) / f"{known.job.config_name}.yaml"
+    is_sweep = known.mode is RunMode.MULTIRUN
     return HydraJob(
         command=known.job.name, folder=Path(known.runtime.output_dir), overrides=list(known.overrides.task),
-        source=source, is_sweep=is_sweep, number=known.job.num if is_sweep else 0,
-        launcher=known.launcher._target_,
+        is_sweep=is_sweep, number=known.job.num if is_sweep else 0, launcher=known.launcher._target_,
     )
 
 
@@ -101,7 +103,12 @@ def register_help(line: CommandLine) -> None:
 
 
 def register_presets(line: CommandLine | None = None) -> None:
-    """Make Hydra know the presets that a command line names, which keeps --help short; without a line all of them."""
+    """Make Hydra know the presets that a command line names, which keeps --help short; without a line all of them.
+
+    The values of --from as well, so that Hydra reads no file for them, nor what lies beside it.
+    """
+    if line is not None and line.source:
+        ConfigStore.instance().store(name=line.config_name, node=line.saved)
     known = presets()
     for name in known if line is None else _named_experiments(line):
         if name in known:  # else it is a file of --config-dir
@@ -139,6 +146,7 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     if {"dataset.normal", "dataset.anomalous"} <= {override.key_or_group for override in parsed}:
         raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     for override in parsed:
+        _check_place(override)
         _check_owner(line, override)
         _check_option(line, override, groups)
     own_groups = set() if line.source else top_level_keys(line.command) & set(groups)
@@ -146,7 +154,45 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     base = compose(line.config_name, [*line.hydra_overrides, *chosen])
     for override in parsed:
         _check_key(override, base, groups)
-    return compose(line.config_name, [*line.hydra_overrides, *overrides])
+    composed = compose(line.config_name, [*line.hydra_overrides, *overrides])
+    if composed.get("allow_custom_code") and "allow_custom_code" not in [each.key_or_group for each in parsed]:
+        raise ConfigError(
+            "allow_custom_code: true in a config file does not count, for a file must not run code unasked. If you "
+            "trust it, add allow_custom_code=true"
+        )
+    if line.flags.config_dir:
+        _check_hydra(line, overrides)
+    return composed
+
+
+def _check_place(override: Override) -> None:
+    """Of Hydra's own settings those of launchers and sweepers, but for the places that they write to."""
+    where = [override.key_or_group, *(override.package or "").replace("@", "").split(":")]
+    inside = [name for name in where if re.match(r"hydra\b", name)]
+    is_free = all(re.fullmatch(FREE_OF_HYDRA, name) for name in inside)
+    value = str(override.value())
+    is_path = "/" in override.key_or_group and "/" in value
+    if inside and (not is_free or is_path or re.search(PLACES_OF_LAUNCHERS, f"{override.key_or_group}={value}")):
+        raise ConfigError(
+            f"{override.input_line}: where Hydra writes and what it runs is not to be set; leave it out (free are the "
+            "other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose)"
+        )
+
+
+def _check_hydra(line: CommandLine, overrides: list[str]) -> None:
+    """ConfigError where a file of --config-dir changes Hydra's own settings, through which it could run code."""
+    typed = [text for text, each in zip(overrides, _parsed(overrides), strict=True) if "hydra" in each.key_or_group]
+    asked, found = (
+        OmegaConf.to_container(compose(line.config_name, words, return_hydra_config=True).hydra, resolve=False)
+        for words in ([*line.hydra_overrides, *typed], [*line.hydra_overrides, *overrides])
+    )
+    for values in (asked, found):  # what follows from the words
+        del values["overrides"], values["runtime"], values["job"]["override_dirname"]
+    if (key := first_difference(asked, found)) is not None:
+        raise ConfigError(
+            f"a file in {line.flags.config_dir} sets hydra.{key}: a config file gives values, and must not tell Hydra "
+            "what to run or where to write; take it out of the file"
+        )
 
 
 def _combinations(line: CommandLine) -> list[list[str]]:
@@ -221,8 +267,7 @@ def _check_option(line: CommandLine, override: Override, groups: list[str]) -> N
 
 def _check_name(line: CommandLine, group: str, option: str) -> None:
     options = line.options_of(group)
-    has_own_searchpath = any(text.startswith("hydra.searchpath") for text in line.overrides)
-    if option not in options and not has_own_searchpath:
+    if option not in options:
         raise ConfigError(f"no {group} '{option}'.{did_you_mean(option, options)}{_listed(line, group)}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import sys
 import types
 import typing
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cfexplain.errors import ConfigError, DataError, did_you_mean
 from cfexplain.older_runs import todays_target
+from cfexplain.yaml_files import yaml_text
 
 PACKAGE = "cfexplain"
 PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
@@ -64,15 +66,15 @@ def conf_dir() -> Path:
     raise DataError("cfexplain's conf/ folder is missing; reinstall it: pip install --force-reinstall cfexplain")
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The saved config of a run, as plain values."""
+def read(file: Path, resolve: bool = True) -> dict[str, Any]:
+    """The saved config of a run, as plain values; its references as they are written where not `resolve`."""
     import yaml
 
     try:
-        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(yaml_text(file))), resolve=resolve)
     except FileNotFoundError as error:
         raise DataError(f"no config at {file}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise DataError(f"{file} is damaged: {_first_line(error)}") from error
     if not isinstance(values, dict):
         raise DataError(f"{file} is damaged: it holds no mapping")

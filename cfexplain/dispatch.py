@@ -127,14 +127,17 @@ def _sweep(line: CommandLine, config: Any) -> int:
     return code
 
 
-def _task(cfg: DictConfig) -> float:
-    """One job, possibly in a process of its own on another machine. Its exit code goes into run.json."""
+def _task(cfg: DictConfig, source: Path | None) -> float:
+    """One job, possibly in a process of its own on another machine. Its exit code goes into run.json.
+
+    source: the saved config given by --from, or None.
+    """
     from cfexplain.commands.job import run_job
 
     job = compose.current_job()
     folder = _relative(job.folder)
-    source = [] if job.source is None else ["--from", str(_relative(job.source))]
-    argv = ["cfexplain", job.command, *source, *job.overrides]
+    given = [] if source is None else ["--from", str(_relative(source))]
+    argv = ["cfexplain", job.command, *given, *job.overrides]
     saved = configs.without_run_dir(cfg)
     if job.is_sweep:
         _check_same_run(folder, saved)

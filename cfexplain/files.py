@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from typing import Any, BinaryIO, TextIO
 from cfexplain.errors import DataError
 
 SCHEMA_VERSION = 1
+MAX_JSON_BYTES = 64 * 2**20
+PARTIAL = ".cfexplain-partial"
+LEFTOVER = re.compile(rf"\..+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     The file so far is kept as `previous` where that is given. The content is on the disk before the name is.
     """
     # Not tempfile's, which only its owner may read: a group on a cluster could not.
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}{PARTIAL}")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -40,10 +44,13 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Temporary files of a process that was killed while it wrote; call it while holding the folder's lock."""
-    for path in folder.glob(".*.*-*"):
-        if path.is_file():
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Temporary files of a process that was killed while it wrote `name`; call it while holding the folder's lock.
+
+    Nothing else: the folder may be somebody's own, with hidden files in it.
+    """
+    for path in folder.glob(f".{name}{PARTIAL}"):
+        if LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink()
 
 
@@ -88,10 +95,12 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """DataError where the file is missing or is no JSON object."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"{path} is damaged: it has more than {MAX_JSON_BYTES >> 20} MB")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"no {path.name} in {path.parent}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is damaged: it holds no object")

@@ -17,7 +17,10 @@ from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 from cfexplain.runs.folder import RunFolder
+from cfexplain.runs.lookup import record_of
 from cfexplain.types import Tick
+
+WITHOUT_DIGEST = "{}: its run.json holds no digest of its weights, as of earlier versions; they are taken as they are"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,9 @@ class Job:
         device = start_torch(config.runtime, config.device)
         self.folder.update(seed=seed, device=device_name(device))
         self.folder.write_parents(parents)
+        for parent in parents:
+            if (record := record_of(parent)).get("command") == "train" and not record.get("weights"):
+                self.note(WITHOUT_DIGEST.format(parent))
         return device
 
     @contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.commands.base import Job
+from cfexplain.commands.base import Job, WITHOUT_DIGEST
 from cfexplain.commands.train_config import Stage, TrainConfig
-from cfexplain.commands.trained_run import load_detector, save_detector
+from cfexplain.commands.trained_run import digest_of, load_detector, save_detector
 from cfexplain.data.splits import counts, role_lines
 from cfexplain.detectors.base import build_detector, Detector, logits_of
 from cfexplain.detectors.external.calibration import calibrate_external
@@ -107,6 +107,8 @@ def train_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.
     if path.exists():
         job.reporter.say(f"detector taken from {path}")
         detector = load_detector(config, path, REMEDY, device)
+        if digest_of(path) is None:
+            job.note(WITHOUT_DIGEST.format(path))
     elif config.stage is Stage.generator:
         raise ConfigError(f"stage=generator needs {path}: train it first with stage=detector run_dir={config.run_dir}")
     elif not config.detector.is_trained:
@@ -128,7 +130,8 @@ def _fit_detector(config: TrainConfig, job: Job, splits: Splits, device: torch.d
         save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
     )
     detector = learner.fitted()
-    save_detector(detector, splits.image_shape, folder / "detector.pt")
+    digest = save_detector(detector, splits.image_shape, folder / "detector.pt")
+    job.folder.note_weights("detector.pt", digest)
     return detector
 
 
@@ -137,7 +140,8 @@ def _take_over(config: TrainConfig, job: Job, splits: Splits, device: torch.devi
     detector, message = ready_detector(config, splits, device)
     job.reporter.say(message)
     config.detector.copy_files(job.folder.checkpoints)  # before the checkpoint, whose presence says that all is there
-    save_detector(detector, splits.image_shape, job.folder.checkpoints / "detector.pt")
+    digest = save_detector(detector, splits.image_shape, job.folder.checkpoints / "detector.pt")
+    job.folder.note_weights("detector.pt", digest)
     return detector
 
 
@@ -169,7 +173,8 @@ def train_generator(
     values = {"image_shape": list(splits.image_shape), "generator": model.generator.state_dict()}
     if model.concept_classifier is not None:
         values["concept_classifier"] = model.concept_classifier.state_dict()
-    checkpoint.save(job.folder.checkpoints / "generator.pt", values)
+    digest = checkpoint.save(job.folder.checkpoints / "generator.pt", values)
+    job.folder.note_weights("generator.pt", digest)
     anomalies = _some(splits.explained, config.num_grid_images)
     picture = counterfactual_grid(explain_images(model, anomalies, device), range(len(anomalies)))
     write_picture(job.folder.images / "counterfactuals.png", picture)

@@ -22,6 +22,8 @@ from cfexplain.older_runs import with_missing_values
 from cfexplain.runs.lookup import find_run, parent_runs, record_of
 from cfexplain.types import ImageShape
 
+MAX_SIDE = 4096  # pixels of an image that a network is made for; a file that claims more would take all memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
@@ -72,7 +74,7 @@ class TrainedRun:
 
     def _generator(self) -> tuple[dict[str, Any], ImageShape]:
         """The content of its file, and the shape of the images in it."""
-        values = checkpoint.load(self._generator_file, self.remedy)
+        values = checkpoint.load(self._generator_file, self.remedy, digest_of(self._generator_file))
         return values, _image_shape(values, self._generator_file, self.remedy)
 
 
@@ -104,7 +106,7 @@ def open_run(
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:
-    values = checkpoint.load(path, remedy)
+    values = checkpoint.load(path, remedy, digest_of(path))
     spec, image_shape = config.detector.with_files_in(path.parent), _image_shape(values, path, remedy)
     detector = build_detector(spec, config.encoder.without_weights, image_shape, config.seed)
     checkpoint.restore(detector, values, "detector", path, remedy)
@@ -114,12 +116,20 @@ def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.de
     return detector
 
 
-def save_detector(detector: Detector, image_shape: ImageShape, path: Path) -> None:
-    checkpoint.save(path, {"image_shape": list(image_shape), "detector": detector.state_dict()})
+def save_detector(detector: Detector, image_shape: ImageShape, path: Path) -> str:
+    """returns: the file's SHA-256."""
+    return checkpoint.save(path, {"image_shape": list(image_shape), "detector": detector.state_dict()})
+
+
+def digest_of(path: Path) -> str | None:
+    """Of <run>/checkpoints/<name>, as the run noted it when it wrote the file; None where it did not."""
+    noted = record_of(path.parent.parent).get("weights")
+    return noted.get(path.name) if isinstance(noted, dict) else None
 
 
 def _image_shape(values: dict, path: Path, remedy: str) -> ImageShape:
     shape = values.get("image_shape")
-    if not (isinstance(shape, list) and len(shape) == 3):
+    is_shape = isinstance(shape, list) and len(shape) == 3 and all(type(side) is int for side in shape)
+    if not (is_shape and 1 <= shape[0] <= 4 and all(1 <= side <= MAX_SIDE for side in shape[1:])):
         raise DataError(f"{path} is no checkpoint of a detector or generator; {remedy}")
     return tuple(shape)  # type: ignore[return-value]

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import shlex
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,17 @@ class LastCheckpoint:
     damaged: Path | None
 
 
-def save(path: Path, values: dict[str, Any], previous: Path | None = None) -> None:
-    """Replace the file at once, whatever interrupts; the file so far is kept as `previous` where that is given."""
+def save(path: Path, values: dict[str, Any], previous: Path | None = None) -> str:
+    """Replace the file at once, whatever interrupts; the file so far is kept as `previous` where that is given.
+
+    returns: the file's SHA-256.
+    """
     content = _sealed({"schema_version": SCHEMA_VERSION, **values})
     try:
         with replacing(path, previous) as file:
             file.write(content)
         _sync_folder(path.parent)
+        return hashlib.sha256(content).hexdigest()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             size = f"{len(content) / 2**20:.1f} MB"
@@ -51,14 +56,19 @@ def save(path: Path, values: dict[str, Any], previous: Path | None = None) -> No
         raise
 
 
-def load(path: Path, remedy: str) -> dict[str, Any]:
-    """DataError where the file is missing, damaged or of another version; `remedy` says what to type."""
+def load(path: Path, remedy: str, sha256: str | None = None) -> dict[str, Any]:
+    """DataError where the file is missing, damaged or of another version; `remedy` says what to type.
+
+    sha256: of the file that is wanted; another one is not read.
+    """
     try:
+        if sha256 is not None and _sha256(path) != sha256:
+            raise DataError(f"{path} is not the file that this run wrote (run.json has its digest); {remedy}")
         content = _unsealed(path.read_bytes())
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"no {path}; {remedy}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged; {remedy}") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"{path} is no checkpoint of this version of cfexplain; {remedy}")
@@ -69,8 +79,11 @@ def restore(module: nn.Module, values: dict[str, Any], name: str, path: Path, re
     """Load one network's weights out of a checkpoint's values."""
     try:
         module.load_state_dict(values[name])
-    except (KeyError, RuntimeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise DataError(f"{path} does not fit this run's config ({name}); {remedy}") from error
+    for key, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DataError(f"{path} holds a number that is not finite ({name}: {key}); {remedy}")
 
 
 def save_last(folder: Path, values: dict[str, Any]) -> None:
@@ -137,8 +150,14 @@ def _sealed(values: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _unsealed(content: bytes) -> bytes:
     """The archive as torch wrote it; ValueError where it has changed. One that torch.save alone wrote is taken too."""
+    _check_size(content)
     seal = content[-SEAL_LENGTH:]
     if not seal.startswith(SEAL):
         if content[-ARCHIVE_END:].startswith(b"PK\5\6") and content.endswith(b"\0\0"):
@@ -148,6 +167,15 @@ def _unsealed(content: bytes) -> bytes:
     if hashlib.sha256(archive).hexdigest().encode() != seal[len(SEAL):]:
         raise ValueError("the content does not match its digest")
     return archive
+
+
+def _check_size(content: bytes) -> None:
+    """ValueError where the archive would take more memory than its own size: torch packs nothing, a bomb does."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(content):
+            raise ValueError("it unpacks to more than its size")
+        if any(b"bytearray" in archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")):
+            raise ValueError("it holds more than tensors and numbers")  # a bytearray is of any size that it names
 
 
 def _sync_folder(folder: Path) -> None:

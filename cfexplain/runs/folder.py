@@ -18,10 +18,15 @@ from typing import Any, TextIO
 
 from cfexplain.errors import ConfigError, DiskFull
 from cfexplain.files import NoLocks, open_locked, remove_leftovers, write_json, write_text
-from cfexplain.runs.lookup import record_of
+from cfexplain.runs.lookup import object_in, record_of
 from cfexplain.version import installed, VERSION
 
 LOCK = ".lock"
+HOLDER = r"(process \d+ on .*\n)?"  # content of the lock
+BEGINNING = {LOCK, ".hydra", "cfexplain.log"}  # what a run has before its record
+RECORDS = {  # file -> keys of those that were written here
+    "run.json": {"schema_version", "command", "status", "argv"}, "sweep.json": {"schema_version", "command"},
+}
 MIN_FREE_MB = 8.0  # for a log, records and pictures; a training adds its checkpoints
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "hydra-core", "omegaconf", "rich",
             "hydra-joblib-launcher", "hydra-submitit-launcher")
@@ -57,14 +62,29 @@ def make_run_folder(parent: Path, prefix: str = "") -> Path:
 
 
 def claim_run_folder(folder: Path) -> Path:
-    """Make `folder` or take it over, and hold it for this process; ConfigError where another one is writing to it."""
+    """Make `folder` or take it over, and hold it for this process.
+
+    ConfigError where another one is writing to it, or it is somebody's own: then nothing in it is touched.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not _is_empty_or_run(folder):
+            raise ConfigError(
+                f"run_dir={folder} is not empty and no run of cfexplain; give a new folder, or that of a run"
+            )
     except OSError as error:
         raise ConfigError(f"run_dir={folder} cannot be made: {error.strerror}") from error
     check_free_space(folder, MIN_FREE_MB)
     hold(folder)
     return folder
+
+
+def _is_empty_or_run(folder: Path) -> bool:
+    """Whether all in it is what a run or a sweep begins with, or its record says that it is one."""
+    names = {path.name for path in folder.iterdir()}
+    if names <= BEGINNING or BEGINNING <= names:  # the latter: killed before it had a record
+        return LOCK not in names or bool(re.fullmatch(HOLDER, (folder / LOCK).read_text("utf-8", errors="replace")))
+    return any(marks <= object_in(folder / name).keys() for name, marks in RECORDS.items())
 
 
 def hold(folder: Path) -> None:
@@ -149,6 +169,7 @@ class RunFolder:
             "pid": os.getpid(),
             "timings_seconds": {},
             "peak_memory_mb": None,
+            "weights": before.get("weights", {}),
             "warnings": before.get("warnings", []),
             "attempts": [*before.get("attempts", []), *([_attempt(before)] if before else [])],
         }
@@ -160,6 +181,10 @@ class RunFolder:
         if not noted or noted[-1]["status"] != self.record["status"]:
             noted.append({"status": self.record["status"], "at": _now()})
         write_json(self.path / "run.json", self.record)
+
+    def note_weights(self, name: str, sha256: str) -> None:
+        """Tie a file of checkpoints/ to this run."""
+        self.update(weights={**self.record["weights"], name: sha256})
 
     def write_parents(self, parents: Iterable[Path]) -> None:
         """Relative to this folder, so that outputs/ may be moved as a whole."""

@@ -88,13 +88,13 @@ def run_folders(text: str) -> list[Path]:
 
 def record_of(folder: Path) -> dict[str, Any]:
     """Its run.json; empty where it has none that can be read, which is itself a finding."""
-    return _object(folder / "run.json")
+    return object_in(folder / "run.json")
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
     """The numbers of its metrics.json."""
     return {
-        key: float(value) for key, value in _object(folder / "metrics.json").items()
+        key: float(value) for key, value in object_in(folder / "metrics.json").items()
         if key != "schema_version" and isinstance(value, int | float) and not isinstance(value, bool)
     }
 
@@ -131,7 +131,8 @@ def _is_run(folder: Path) -> bool:
     return (folder / "run.json").is_file() or (folder / ".hydra" / "config.yaml").is_file()
 
 
-def _object(path: Path) -> dict[str, Any]:
+def object_in(path: Path) -> dict[str, Any]:
+    """Of a JSON file; empty where it is missing or damaged."""
     try:
         return read_json(path)
     except DataError:

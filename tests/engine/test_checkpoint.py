@@ -1,9 +1,11 @@
 """Checkpoints: whole or not at all, and never code."""
 
+import copy
 import os
 import pickle
 import random
 import subprocess
+import zipfile
 
 import pytest
 import torch
@@ -158,3 +160,29 @@ def test_a_network_of_another_size_is_refused(tmp_path):
     with pytest.raises(DataError, match="does not fit"):
         values = checkpoint.load(tmp_path / "a.pt", "")
         checkpoint.restore(torch.nn.Linear(3, 2), values, "network", tmp_path / "a.pt", "")
+
+
+@pytest.mark.parametrize("kind", ["packed", "overlapping", "bytearray"])
+def test_a_file_that_unpacks_to_more_than_its_size_is_refused_before_it_does(tmp_path, kind):
+    path = tmp_path / "bomb.pt"
+    torch.save({"schema_version": 1, "weights": torch.zeros(2**20)}, path)
+    if kind == "bytearray":
+        with zipfile.ZipFile(path, "w") as archive:  # bytearray(10**11), as a pickle of protocol 2
+            archive.writestr("a/data.pkl", b"\x80\x02c__builtin__\nbytearray\n\x8a\x05" + (10**11).to_bytes(5, "little")
+                             + b"\x85R.")
+            archive.writestr("a/version", b"3\n")
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content, zipfile.ZIP_DEFLATED if kind == "packed" else zipfile.ZIP_STORED)
+            if kind == "overlapping":  # entries of one and the same content
+                largest = max(archive.infolist(), key=lambda member: member.file_size)
+                for index in range(3):
+                    again = copy.copy(largest)
+                    again.filename = f"{largest.filename}{index}"
+                    archive.filelist.append(again)
+                archive._didModify = True
+    with pytest.raises(DataError, match="bomb.pt is damaged; train again"):
+        checkpoint.load(path, "train again")

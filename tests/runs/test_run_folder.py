@@ -10,7 +10,7 @@ import pytest
 
 from cfexplain.errors import DataError, DiskFull
 from cfexplain.runs import folder as run_folder
-from cfexplain.files import read_json, write_json
+from cfexplain.files import read_json, replacing, write_json
 from cfexplain.runs.folder import claim_run_folder, make_run_folder, RunFolder, safe_name, stamped_name
 from cfexplain.runs.lookup import find_run, point_latest
 
@@ -55,10 +55,16 @@ def test_a_continued_run_keeps_its_warnings_and_says_how_each_attempt_ended(tmp_
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".hydra").mkdir()
-    left = (tmp_path / ".run.json-a1b2c3", tmp_path / "checkpoints" / ".last.pt-123")
-    kept = (tmp_path / ".lock", tmp_path / "checkpoints" / "last.pt", tmp_path / ".hydra" / "config.yaml")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "run.json") as file:
+        name = Path(file.name).name  # as it is called
+        raise KeyboardInterrupt
+    left = (tmp_path / name, tmp_path / "checkpoints" / name.replace("run.json", "last.pt"))
+    own = (".config.json-backup", ".notes.2026-11", ".notes.txt-20261124", ".a.b-c.cfexplain-partial")
+    kept = (tmp_path / ".lock", tmp_path / "checkpoints" / "last.pt", tmp_path / ".hydra" / "config.yaml",
+            *(tmp_path / name for name in own))
     for path in (*left, *kept):
         path.write_text("x")
+    assert re.fullmatch(r"\.run\.json-[0-9a-f]{8}\.cfexplain-partial", name)
     RunFolder(tmp_path).begin("train", [], "")
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 

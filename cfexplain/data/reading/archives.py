@@ -11,8 +11,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from cfexplain.data.reading.cache import locked
+from cfexplain.data.reading.image_files import find_image_files, opened_image, TooLarge
 from cfexplain.errors import DataError, reason_of
 
+MAX_GROWTH, SMALL = 100, 64 * 2**20  # times its size, and bytes that need no second look
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # RuntimeError: encrypted or unknown
 
 
@@ -51,12 +53,21 @@ def _unpack(path: Path, folder: Path) -> None:
             for member in archive.infolist():
                 _check_member(path, member)
             # Before a disk is filled: a member never unpacks to more than the size it declares.
+            _check_sizes(path, archive)
             size, free = sum(member.file_size for member in archive.infolist()), shutil.disk_usage(folder.parent).free
             if size > free:
                 gigabytes = f"{size / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB left"
                 raise DataError(f"{path} unpacks to {gigabytes}. Set cache_dir elsewhere.")
             partial.mkdir()
             archive.extractall(partial)
+        for picture in find_image_files(partial):  # such a one is to be found before it is kept
+            try:
+                with opened_image(picture):
+                    pass
+            except TooLarge as error:
+                raise DataError(f"{path}: {str(error).replace(f'{partial}/', '')}") from error
+            except DataError:
+                pass  # damaged: said, or left out and counted, when it is read
         os.rename(partial, folder)
     except DAMAGED as error:
         reason = reason_of(error)
@@ -66,6 +77,18 @@ def _unpack(path: Path, folder: Path) -> None:
         raise DataError(f"{reason}. Set cache_dir elsewhere.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Pictures are packed already: what grows much more is no folder of them."""
+    for member in archive.infolist():
+        if member.file_size > MAX_GROWTH * member.compress_size + SMALL:
+            size = f"{member.file_size / 2**20:.0f} MB of {member.compress_size / 2**20:.1f}"
+            raise DataError(f"{path} holds {member.filename!r}, which unpacks to {size} MB. Do not trust it.")
+    members = archive.infolist()
+    size, packed = sum(member.file_size for member in members), sum(member.compress_size for member in members)
+    if size > MAX_GROWTH * packed + SMALL or packed > path.stat().st_size:
+        raise DataError(f"{path} unpacks to {size / 1e9:.1f} GB of {path.stat().st_size / 1e9:.3f}. Do not trust it.")
 
 
 def _check_member(path: Path, member: zipfile.ZipInfo) -> None:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cfexplain.data.reading.arrays import read_arrays
 from cfexplain.errors import DataError
 from cfexplain.files import open_locked, replacing
 
@@ -33,8 +34,7 @@ def cached_images(
     images = None
     if path.exists():
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                images = archive["images"]
+            images = read_arrays(path, ("images",), shape)["images"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s is damaged (%s); making it again", path, error)
     if images is None or images.shape != shape or images.dtype != np.uint8:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.data.reading.archives import unpacked
+from cfexplain.data.reading.arrays import read_arrays
 from cfexplain.data.reading.image_cache import all_images
 from cfexplain.data.reading.image_files import find_folders, find_image_files
 from cfexplain.data.reading.raw_images import numbered, RawImages
@@ -73,9 +74,9 @@ def read_cifar(cifar: Cifar, root: str, download: bool, cache_dir: str, is_train
 def _from_arrays(cifar: Cifar, path: Path, is_train: bool) -> RawImages:
     part = "train" if is_train else "test"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-            names = arrays["class_names"] if "class_names" in arrays else np.array(cifar.class_names)
+        arrays = read_arrays(path, (f"x_{part}", f"y_{part}", "class_names"))
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        names = arrays.get("class_names", np.array(cifar.class_names))
     except KeyError as error:
         raise DataError(f"{path} lacks an array: {error.args[0]}. It must hold x_{part} and y_{part}.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

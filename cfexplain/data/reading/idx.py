@@ -16,6 +16,7 @@ from cfexplain.errors import DataError, reason_of
 from cfexplain.lazy import torchvision
 
 _SIDE = 28
+MAX_BYTES = 700 * 2**20  # of a file as unpacked; the largest of EMNIST has 522 MB
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,26 @@ def _read_idx(path: Path, kind: str) -> np.ndarray:
 
     kind: begins with idx and the number of dimensions. The file is unpacked where it ends in .gz.
     """
+    num_dimensions = int(kind[3])
+    end = 4 * (num_dimensions + 1)
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(end)
+            if len(header) < end or header[:4] != bytes([0, 0, 8, num_dimensions]):  # 8: unsigned bytes
+                raise DataError(f"{path} is no {kind} file (wrong header). Fetch it again or name another file.")
+            shape = np.frombuffer(header[4:], ">u4").tolist()
+            if math.prod(shape) > MAX_BYTES:
+                claimed = f"its header claims {math.prod(shape) >> 20} MB, {MAX_BYTES >> 20} are read"
+                raise DataError(f"{path} is damaged or too large ({claimed}). Name another file.")
+            content = file.read(math.prod(shape) + 1)  # a little too much is noticed, and no more of it unpacked
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged ({error}). Fetch it again.") from error
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}). Check the path and its permissions.") from error
-    num_dimensions = int(kind[3])
-    end = 4 * (num_dimensions + 1)
-    if len(content) < end or content[:4] != bytes([0, 0, 8, num_dimensions]):  # 8: unsigned bytes
-        raise DataError(f"{path} is no {kind} file (wrong header). Fetch it again or name another file.")
-    shape = np.frombuffer(content[4:end], ">u4").tolist()
-    if len(content) - end != math.prod(shape):
-        sizes = f"{len(content) - end} bytes of data, {math.prod(shape)} by its header"
-        raise DataError(f"{path} is damaged ({sizes}). Fetch it again.")
-    return np.frombuffer(content, np.uint8, offset=end).reshape(shape)
+    if len(content) != math.prod(shape):
+        found = f"{len(content)} bytes" if len(content) < math.prod(shape) else "more"
+        raise DataError(f"{path} is damaged ({found} of data, {math.prod(shape)} by its header). Fetch it again.")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _found(folder: Path, idx_set: IdxSet) -> list[Path | None]:

@@ -23,6 +23,7 @@ import numpy as np
 from cfexplain.data.reading.cache import locked, write_atomically
 from cfexplain.data.reading.image_files import read_image
 from cfexplain.errors import DataError
+from cfexplain.files import remove_leftovers
 from cfexplain.types import ImageShape
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,7 @@ def _unreadable_of_sound(path: Path) -> list[int] | None:
 
 def _build(path: Path, files: Sequence[Path], image_shape: ImageShape) -> list[int]:
     log.info("decoding %d images into %s", len(files), path)
-    for leftover in path.parent.glob(f".{path.stem}*"):
-        leftover.unlink(missing_ok=True)  # of a job that was killed: whoever holds the lock is alone
+    remove_leftovers(path.parent, f"{path.stem}.*")  # of a job that was killed: whoever holds the lock is alone
     unreadable: list[int] = []
     digest = hashlib.sha256()
 

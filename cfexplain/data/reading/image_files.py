@@ -9,8 +9,9 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,9 +22,17 @@ from cfexplain.types import ImageShape
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
 MIN_SIDE = 8
+MAX_PIXELS = 50_000_000  # of a picture; each takes up to 40 bytes while it is decoded
+LARGE = 5_000_000  # from so many pixels on, threads decode one after the other
+_ONE_AT_A_TIME = RLock()
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is higher, and a warning of two lines below it
 EXIF_ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # orientations that exchange width and height
 # What Pillow's decoders raise on bytes they did not expect.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+
+
+class TooLarge(DataError):
+    """A picture of more pixels than are decoded."""
 
 
 def find_image_files(folder: Path) -> list[Path]:
@@ -106,9 +115,11 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             width, height = image.size
             if min(width, height) < MIN_SIDE:
                 raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")
-            yield image
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be decoded ({reason_of(error)}). Make it smaller.") from error
+            if width * height > MAX_PIXELS:
+                size = f"{width}x{height} pixels, {MAX_PIXELS / 1e6:.0f} million are read"
+                raise TooLarge(f"{path} is too large to be decoded ({size}). Make it smaller.")
+            with _ONE_AT_A_TIME if width * height > LARGE else nullcontext():
+                yield image
     except FileNotFoundError as error:
         raise DataError(f"{path} is {'a broken link' if path.is_symlink() else 'not there'}.") from error
     except PermissionError as error:

@@ -111,6 +111,9 @@ def short(error: BaseException) -> str:
 
 def _checked_content(path: Path, sha256: str | None) -> bytes:
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            limit = f"{size / 2**20:.0f} MB, {MAX_BYTES >> 20} are read"
+            raise DataError(f"{path} is too large ({limit}); load it in a function of yours: {FUNCTION}")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"no model at {path} ({error.strerror}); set detector.path to a TorchScript or torch.export "
@@ -121,8 +124,10 @@ def _checked_content(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-INSTEAD = ("save the model with torch.jit (trace, script) or torch.export, or name a function of yours that loads it: "
-           "detector.factory=module:function allow_custom_code=true")
+MAX_BYTES = 768 * 2**20  # of a model file, which is in memory twice while it is read
+MAX_GROWTH_BYTES = 64 * 2**20  # by unpacking its code; torch packs no weights
+FUNCTION = "detector.factory=module:function allow_custom_code=true"
+INSTEAD = f"save the model with torch.jit (trace, script) or torch.export, or name a function of yours: {FUNCTION}"
 NAMESPACES = {"aten", "prim", "prims"}
 FILE_OPERATORS = {"save", "from_file", "load_library"}
 SCRIPT_CALL = re.compile(r"\bops\.(\w+)\.(\w+)|\btorch\.(\w+)\(")
@@ -159,6 +164,8 @@ def file_format(path: Path, content: bytes) -> Format:
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> Format:
+    if sum(member.file_size for member in archive.infolist()) > archive.fp.seek(0, 2) + MAX_GROWTH_BYTES:
+        raise DataError(f"{path} unpacks to far more than its size, as nothing that torch writes does; do not trust it")
     names = archive.namelist()
     folder = names[0].partition("/")[0] + "/" if names else ""
     inside = {name.removeprefix(folder) for name in names}
@@ -230,4 +237,4 @@ def _strings(values: Any) -> Iterator[tuple[str, str]]:
 
 def _refuse(path: Path, what: str) -> None:
     raise DataError(f"{path} holds {what}, which reaches beyond tensors, and is not opened; export the network without "
-                    "it, or load it in a function of yours: detector.factory=module:function allow_custom_code=true")
+                    f"it, or load it in a function of yours: {FUNCTION}")

@@ -169,9 +169,10 @@ def test_what_a_killed_job_left_is_removed(tmp_path, files, opened):
     opened()
     path = cache_file(tmp_path)
     path.unlink()
-    (path.parent / f".{path.name}.killed").write_bytes(b"half")
+    (path.parent / f".{path.name}-0123abcd.cfexplain-partial").write_bytes(b"half")
+    (path.parent / f".{path.name}.mine").write_bytes(b"kept")
     assert (opened().images == true_images(files)).all()
-    assert not list(path.parent.glob(".*"))
+    assert [left.name for left in path.parent.glob(".*")] == [f".{path.name}.mine"]
 
 
 def test_a_folder_that_cannot_be_written_is_a_data_error(tmp_path, files):
