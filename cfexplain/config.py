@@ -24,7 +24,9 @@ from cfexplain.errors import ConfigError, DataError, did_you_mean
 from cfexplain.older_runs import todays_target
 
 PACKAGE = "cfexplain"
-PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
+PLACES = (  # keys that change no number
+    "run_dir", "output_root", "cache_dir", "dataset.cache_dir", "data_root", "exposure_root", "json", "dry_run",
+)
 Spec = TypeVar("Spec")
 _REGISTER = "register_new_resolver" if omegaconf_version.startswith("2.3") else "register_resolver"  # renamed in 2.4
 register_resolver = getattr(OmegaConf, _REGISTER)

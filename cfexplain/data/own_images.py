@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cfexplain.data.reading.image_cache import file_digests
 from cfexplain.data.reading.image_files import find_image_files, read_image
 from cfexplain.data.reading.raw_images import RawImages
+from cfexplain.data.recorded_split import contents, digest_of
 from cfexplain.data.splits import image_set
 from cfexplain.errors import ConfigError, DataError
+from cfexplain.files import printable
 from cfexplain.lazy import torch
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
 
@@ -28,11 +30,13 @@ log = logging.getLogger("cfexplain")
 class ExplainedImages:
     """names: of all; load: the images of a part of them; own images that cannot be read are missing there.
 
+    contents:    sha256 of each.
     class_names: of the dataset; empty for own images, which have no known class.
     """
 
     names: tuple[str, ...]
     load: Callable[[range], ImageSet]
+    contents: Callable[[], Sequence[str]]
     class_names: tuple[str, ...]
     are_own: bool
 
@@ -41,9 +45,8 @@ class ExplainedImages:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the names."""
-        names = "\n".join(self.names).encode("utf-8", "surrogateescape")
-        return hashlib.sha256(names).hexdigest()[:16]
+        """Another one when a picture is replaced under its name."""
+        return digest_of(self.names, self.contents())
 
 
 def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
@@ -64,11 +67,15 @@ def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
                     raise DataError(f"images: {error}") from error
                 log.warning("left out: %s", error)
             else:
-                names.append(file)
+                names.append(printable(file))
         images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
         return image_set(RawImages(images, np.full(len(names), -1), names), ANOMALOUS)
 
-    return ExplainedImages(names=tuple(files), load=load, class_names=(), are_own=True)
+    def contents() -> list[str]:
+        return [digest.hex() for digest in file_digests([Path(file) for file in files])]
+
+    names = tuple(map(printable, files))
+    return ExplainedImages(names=names, load=load, contents=contents, class_names=(), are_own=True)
 
 
 def test_anomalies(splits: Splits) -> ExplainedImages:
@@ -78,7 +85,10 @@ def test_anomalies(splits: Splits) -> ExplainedImages:
     def load(part: range) -> ImageSet:
         return explained.select(torch.arange(part.start, part.stop))
 
-    return ExplainedImages(names=explained.ids, load=load, class_names=splits.class_names, are_own=False)
+    return ExplainedImages(
+        names=explained.ids, load=load, contents=lambda: contents(explained, splits), class_names=splits.class_names,
+        are_own=False,
+    )
 
 
 def find_images(patterns: Sequence[str]) -> list[str]:

@@ -54,15 +54,17 @@ def mapped_images(
     cache_dir: str,
     memory_limit_mb: int,
     max_unreadable_fraction: float | None,
+    digests: Sequence[bytes] | None = None,
 ) -> CachedImages:
     """The images in their files' order; in memory where they take at most `memory_limit_mb`, else mapped.
 
     Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log.
-    None allows none at all.
+    None allows none at all. digests: of the files, where they are known already.
     Of two jobs at once one decodes and the other waits.
     """
     assert files, "no image files"
-    path = Path(cache_dir).expanduser() / "images" / f"{content_key(files, image_shape)}.u8"
+    key = content_key(image_shape, file_digests(files) if digests is None else digests)
+    path = Path(cache_dir).expanduser() / "images" / f"{key}.u8"
     unreadable = _unreadable_of_sound(path)
     if unreadable is None:
         with locked(path.with_suffix(".lock")):
@@ -85,11 +87,16 @@ def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -
     return mapped_images(files, image_shape, cache_dir, sys.maxsize, max_unreadable_fraction=None).images
 
 
-def content_key(files: Sequence[Path], image_shape: ImageShape) -> str:
-    key = hashlib.sha256(repr((VERSION, image_shape, len(files))).encode())
-    for digest in _in_threads(_digest, files):
+def content_key(image_shape: ImageShape, digests: Sequence[bytes]) -> str:
+    key = hashlib.sha256(repr((VERSION, image_shape, len(digests))).encode())
+    for digest in digests:
         key.update(digest)
     return key.hexdigest()[:32]
+
+
+def file_digests(files: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of each file's content; zeros where it cannot be read."""
+    return list(_in_threads(_digest, files))
 
 
 def _digest(file: Path) -> bytes:
