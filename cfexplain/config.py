@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
+import os
 import sys
 import types
 import typing
@@ -132,6 +134,7 @@ def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
 def sha256_of(path: str | None) -> str | None:
     """Digest of a file, for ${sha256_of:<path>} in conf/; None without one, which is said where it is read."""
     try:
+        path = None if path is None else os.path.expanduser(path)
         state = Path(path).stat() if path is not None else None
         return None if state is None else _sha256(path, state.st_mtime_ns, state.st_size)
     except OSError:
@@ -218,9 +221,15 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
     holder = OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
     try:
         typed = OmegaConf.merge(holder, {"value": value}).value
-        return OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
+        typed = OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path} must be {_described(hint)}, got {value!r}") from error
+    for each in typed.values() if isinstance(typed, dict) else [typed]:
+        if isinstance(each, float) and not math.isfinite(each):
+            raise ConfigError(f"{path} must be a finite number, got {each}")
+        if isinstance(each, str) and not each.strip():
+            raise ConfigError(f"{path} is empty: give a text{', or null' if inner is not hint else ''}")
+    return typed
 
 
 def _member(enum: type[Enum], value: Any, path: str) -> Enum:

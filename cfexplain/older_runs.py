@@ -22,7 +22,7 @@ MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was bef
         "cycle": 1.0, "decay": 0.0, "repair": 0.0, "repair_whole": 0.0, "repair_drawn": 0.0, "region": 0.0,
     },
     "cfexplain.data.datasets.folder.Folder": {
-        "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group",
+        "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group", "bits": 16,
     },
     "cfexplain.data.datasets.mvtec.Mvtec": {"rotation": 0.0, "exposure": 0.0},
     "cfexplain.detectors.gaussian.Gaussian": {"map_layers": None},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 import warnings
@@ -38,6 +39,9 @@ class CommandConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, num_grid_images=1)
+        for name in ("output_root", "run_dir", "cache_dir"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else os.path.expanduser(value))
 
 
 @dataclass(frozen=True, kw_only=True)

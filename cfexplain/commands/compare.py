@@ -87,7 +87,7 @@ def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> l
     """For each run the images in its size: own ones, or the test anomalies of the first run."""
     shapes = [run.image_shape() for run in runs]
     if files:
-        return [own_images(files, shape) for shape in shapes]
+        return [own_images(files, shape, run.bits) for run, shape in zip(runs, shapes, strict=True)]
     if len(set(shapes)) > 1:
         sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(RUN_NAMES, shapes, strict=False))
         raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")

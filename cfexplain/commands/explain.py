@@ -88,7 +88,7 @@ COMMAND = Explain
 
 
 def _images(files: list[str], trained: TrainedRun, splits: Splits) -> ExplainedImages:
-    return own_images(files, trained.image_shape()) if files else test_anomalies(splits)
+    return own_images(files, trained.image_shape(), trained.bits) if files else test_anomalies(splits)
 
 
 def _merge(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:

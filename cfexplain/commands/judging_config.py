@@ -175,7 +175,7 @@ class EvaluateConfig(JudgingConfig):
 
     def open(self) -> TrainedRun:
         assert self.run is not None, self.runs
-        record = record_of(Path(self.run))
+        record = record_of(Path(self.run).expanduser())
         if record.get("command") == "explain" and record.get("status") != "done":
             raise DataError(
                 f"{self.run} is an explain run that is not done (status: {record.get('status')}); run the same "

@@ -48,6 +48,11 @@ class TrainedRun:
         """What to type where a network is damaged."""
         return f"train again: cfexplain train --from {self.folder}/config.yaml"
 
+    @property
+    def bits(self) -> int | None:
+        """That count in a picture of 16, as in the images that were learned from."""
+        return getattr(self.config.dataset, "bits", None)
+
     def load_splits(self) -> Splits:
         """With what each image was for in the training."""
         try:

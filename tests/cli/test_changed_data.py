@@ -185,6 +185,16 @@ def test_a_run_with_other_keys_names_the_file_to_correct(inside, capsys, old, ne
     assert main(["explain", "run=t", "dry_run=true"]) == 0
 
 
+def test_a_glob_takes_pictures_below_folders_of_any_name(inside):
+    for name in ("line[1]", "labelled"):
+        Path(name).mkdir()
+        shutil.copy("parts/anomalous/a0.png", name)
+    Path("labelled/a0.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    table = explain("images=['line[1]/*.png',labelled/*]")
+    assert [row["id"] for row in table] == ["labelled/a0.png", "line[1]/a0.png"]
+    assert "left out: labelled/a0.txt" in Path("x/cfexplain.log").read_text(encoding="utf-8")
+
+
 def test_names_that_are_no_utf8_and_long_ones_are_explained(inside):
     source = Path("parts/anomalous/a0.png").read_bytes()
     names = [b"own/stra\xdfe.png", b"own/stra\xfce.png", b"own/" + b"b" * 251 + b".png", b"own/dam\xe4ged.png"]

@@ -9,10 +9,12 @@ import logging
 import os
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,9 +22,9 @@ from cfexplain.checks import check_at_least, check_between, check_share
 from cfexplain.data.datasets.base import as_slug, AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
-from cfexplain.data.reading.folder_layout import find_layout, Layout, read_groups
+from cfexplain.data.reading.folder_layout import find_layout, Layout, read_groups, unused_reason
 from cfexplain.data.reading.image_cache import CachedImages, check_source, file_digests, mapped_images
-from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
+from cfexplain.data.reading.image_files import find_files, MIN_SIDE, read_image, read_mask
 from cfexplain.data.recorded_split import FoundImage, RecordedSplit
 from cfexplain.data.splits import held_out_mask, role_lines
 from cfexplain.errors import CfexplainWarning, DataError
@@ -43,6 +45,8 @@ class FolderDataset(AugmentedDataset):
 
     rotation, exposure: of training batches, as flip and crop_padding are.
     """
+
+    bits: ClassVar[int | None] = None  # that count in files of 16; or a field
 
     rotation: float
     exposure: float
@@ -81,6 +85,10 @@ class FolderDataset(AugmentedDataset):
         """(N,) int of the layout's normals, of which those of one group are held out together, or None."""
         return None
 
+    def tables(self, layout: Layout) -> list[Path]:
+        """Files that are read beside the images."""
+        return []
+
     def with_tests(self, layout: Layout) -> Layout:
         """With normal test images, where the folders name none."""
         return layout
@@ -100,6 +108,7 @@ class FolderDataset(AugmentedDataset):
         every = [*layout.normals, *layout.test_normals, *(defect.path for defect in layout.defects)]
         digests = dict(zip(every, file_digests(every), strict=True))
         if recorded is None:
+            _note_unused(layout, every, self.tables(layout))
             layout = self.with_tests(layout)
             parts = self._parts(layout)
         else:
@@ -112,7 +121,7 @@ class FolderDataset(AugmentedDataset):
         files = [path for part in parts for path in part]
         cached = mapped_images(
             files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction,
-            digests=[digests[path] for path in files],
+            digests=[digests[path] for path in files], bits=self.bits,
         )
         roles = np.repeat(range(len(parts)), [len(part) for part in parts])[cached.indices]
         for role, name in enumerate(PART_NAMES):
@@ -152,7 +161,7 @@ class FolderDataset(AugmentedDataset):
 
     def num_channels(self, normals: Sequence[Path]) -> int:
         """1 where `channels` is null and the first normal images have no colour."""
-        return self.channels or (1 if all(_is_grey(path) for path in normals[:NUM_LOOKED_AT]) else 3)
+        return self.channels or (1 if all(_is_grey(path, self.bits) for path in normals[:NUM_LOOKED_AT]) else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +173,7 @@ class Folder(FolderDataset):
     group_column: its column of them, beside `file`, the path below the root.
     """
 
+    bits: int | None
     test_fraction: float
     groups: str | None
     group_column: str
@@ -171,6 +181,8 @@ class Folder(FolderDataset):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "test_fraction")
+        if self.bits is not None:
+            check_between(self, 8, 16, "bits")
 
     @property
     def slug(self) -> str:
@@ -183,8 +195,11 @@ class Folder(FolderDataset):
     def with_tests(self, layout: Layout) -> Layout:
         return layout.with_test_normals(self.test_fraction, self.seed, self.groups_of(layout))
 
+    def tables(self, layout: Layout) -> list[Path]:
+        return [] if self.groups is None else [layout.base / self.groups]
+
     def groups_of(self, layout: Layout) -> np.ndarray | None:
-        return None if self.groups is None else read_groups(layout.base / self.groups, self.group_column, layout)
+        return None if self.groups is None else read_groups(*self.tables(layout), self.group_column, layout)
 
 
 def image_id(path: Path, base: Path) -> str:
@@ -215,13 +230,22 @@ def _recorded_parts(
     return kept, (train, held_out, test_normals, test_defects)
 
 
-def _is_grey(path: Path) -> bool:
+def _is_grey(path: Path, bits: int | None) -> bool:
     """Three equal channels are grey too; a damaged file does not decide."""
     try:
-        red, green, blue = read_image(path, (3, 64, 64))
+        red, green, blue = read_image(path, (3, 64, 64), bits)
     except DataError:
         return True
     return bool((red == green).all() and (green == blue).all())
+
+
+def _note_unused(layout: Layout, used: Sequence[Path], others: Sequence[Path]) -> None:
+    """Say of every visible file below the layout's base that no part takes how many there are, and why."""
+    known = {*used, *others, *(defect.mask for defect in layout.defects)}
+    reasons = Counter(unused_reason(path, layout) for path in find_files(layout.base) if path not in known)
+    if reasons:
+        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        warnings.warn(f"not used of {layout.base}: {counted}", CfexplainWarning, stacklevel=2)
 
 
 def _masks(layout: Layout, shape: ImageShape) -> Tensor | None:
