@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def _for_opened_run(message: str) -> str:
     """Advice for a training, as explain and evaluate take it."""
     for group, key in ROOT_KEYS.items():
         message = message.replace(f"{group}.root", key)
-    return message
+    return re.sub(r",? or set \w+\.download=true \(.*?\)", "", message)
 
 
 def _of_another_version(folder: Path, message: str) -> str:
