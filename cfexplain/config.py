@@ -180,12 +180,18 @@ def _instance(cls: type[Spec], values: dict[str, Any], path: str, allow_custom_c
             raise ConfigError(f"{_join(path, name)} is not set: give it as {_join(path, name)}=<value>")
         arguments[name] = _value(values[name], hints[name], _join(path, name), allow_custom_code)
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except ValueError as error:
         message = _first_line(error)
         # A spec names its own field first ("normal must ..."); with the group in front it reads as a config key.
         separator = "." if message.split(" ", 1)[0].rstrip(":") in names else ": "
         raise ConfigError(f"{path}{separator}{message}" if path else message) from error
+    for name, value in arguments.items():
+        items = [(f"[{index}]", item) for index, item in enumerate(value)] if isinstance(value, list) else [("", value)]
+        for place, item in items:
+            if isinstance(item, str) and not item.strip():
+                raise ConfigError(f"{_join(path, name)}{place} is empty: give a text, or leave it out")
+    return built
 
 
 def _value(value: Any, hint: Any, path: str, allow_custom_code: bool) -> Any:
@@ -227,8 +233,6 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
     for each in typed.values() if isinstance(typed, dict) else [typed]:
         if isinstance(each, float) and not math.isfinite(each):
             raise ConfigError(f"{path} must be a finite number, got {each}")
-        if isinstance(each, str) and not each.strip():
-            raise ConfigError(f"{path} is empty: give a text{', or null' if inner is not hint else ''}")
     return typed
 
 
