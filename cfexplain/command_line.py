@@ -6,12 +6,15 @@ import argparse
 import importlib.util
 import re
 import shutil
+import typing
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from cfexplain.commands.base import command_named
 from cfexplain.config import conf_dir, read
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.presets import presets
@@ -84,6 +87,7 @@ def parse(command: str, argv: list[str]) -> CommandLine:
     for override in flags.overrides:
         options.remove(override)
     overrides = [swept(text) for text in flags.overrides] if flags.multirun else flags.overrides
+    overrides = [as_typed(command, text) for text in overrides]
     return CommandLine(
         command=command, flags=flags, options=options, overrides=overrides, typed=flags.overrides, source=source,
         saved=saved_values(source) if source else {},
@@ -168,6 +172,55 @@ def swept(text: str) -> str:
     if text.startswith("run="):
         return _runs_listed(text)
     return _launcher(text) if text.startswith("hydra/launcher=") else text
+
+
+def as_typed(command: str, override: str) -> str:
+    """An override of a text, quoted where Hydra would read a number and write another, as of run_dir=2026_11_28."""
+    key, _, value = override.partition("=")
+    if re.search(r"['\"({]", value) or not any(map(_is_rewritten, re.split(r"[\[\],]", value))):
+        return override
+    words = re.sub(r"[^\[\],]+", lambda word: quoted(word[0].strip()) if _is_rewritten(word[0]) else word[0], value)
+    return f"{key}={words}" if _is_text(command, key) else override
+
+
+def _is_rewritten(word: str) -> bool:
+    word = word.strip()
+    for kind in (int, float):
+        with suppress(ValueError):
+            return str(kind(word)) != word
+    return word.lower() in ("true", "false")
+
+
+def _is_text(command: str, key: str) -> bool:
+    """By the types of the command's own values, or of a class that some option of the group names."""
+    group, _, name = key.rpartition(".")
+    if group and group not in all_groups():
+        return False
+    classes = _classes(group) if group else [command_named(command).config_type]
+    hints = [typing.get_type_hints(cls).get(name) for cls in classes]
+    return any({str} == {*_plain_types(hint)} for hint in hints)
+
+
+def _classes(group: str) -> list[type]:
+    files = [conf_dir() / group / f"{option}.yaml" for option in all_groups()[group]]
+    targets = {OmegaConf.to_container(OmegaConf.load(file), resolve=False).get("_target_") for file in files}
+    places = [target.rpartition(".") for target in targets if target]
+    return [getattr(importlib.import_module(module), name) for module, _, name in places]
+
+
+def _plain_types(hint: Any) -> list[Any]:
+    """str of str, str | None and list[str]; other types of others."""
+    inner = [part for part in typing.get_args(hint) if part not in (type(None), ...)]
+    return [each for part in inner for each in _plain_types(part)] if inner else [hint]
+
+
+def quoting_advice(override: str) -> str:
+    """How to type an override that Hydra cannot read: each value of a list in quotes."""
+    key, _, value = override.partition("=")
+    if value.startswith("[") and value.endswith("]"):
+        words = (word.strip().strip("'\"") for word in value[1:-1].split(","))
+        return f'"{key}=[{",".join(map(quoted, words))}]"'
+    return f'"{key}={quoted(value)}"'
 
 
 def quoted(text: str) -> str:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, top_level_keys
+from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, quoting_advice, top_level_keys
 from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
@@ -243,9 +243,8 @@ def _parsed(overrides: list[str]) -> list[Override]:
         try:
             parsed.append(OverridesParser.create().parse_rule(text, "override"))
         except HydraException as error:
-            key, _, value = text.partition("=")
             reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"""cannot read {text!r} ({reason}); quote the value: "{key}='{value}'" """) from error
+            raise ConfigError(f"cannot read {text!r} ({reason}); quote it: {quoting_advice(text)}") from error
     return parsed
 
 
@@ -260,6 +259,8 @@ def _check_option(line: CommandLine, override: Override, groups: list[str]) -> N
             f"({group}.<key>=<value>), or leave --from out"
         )
     value: Any = override.value()
+    if isinstance(value, list) and group != "metric":
+        raise ConfigError(f"{override.input_line}: give one {group}; a sweep runs several, -m {group}=a,b")
     for option in value if isinstance(value, list) else [value]:
         if option is not None:
             _check_name(line, group, str(option))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import math
+import os
 import sys
 import types
 import typing
@@ -26,7 +28,9 @@ from cfexplain.older_runs import todays_target
 from cfexplain.yaml_files import yaml_text
 
 PACKAGE = "cfexplain"
-PLACES = ("run_dir", "output_root", "cache_dir", "dataset.cache_dir", "json", "dry_run")  # keys that change no number
+PLACES = (  # keys that change no number
+    "run_dir", "output_root", "cache_dir", "dataset.cache_dir", "data_root", "exposure_root", "json", "dry_run",
+)
 Spec = TypeVar("Spec")
 _REGISTER = "register_new_resolver" if omegaconf_version.startswith("2.3") else "register_resolver"  # renamed in 2.4
 register_resolver = getattr(OmegaConf, _REGISTER)
@@ -132,6 +136,7 @@ def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
 def sha256_of(path: str | None) -> str | None:
     """Digest of a file, for ${sha256_of:<path>} in conf/; None without one, which is said where it is read."""
     try:
+        path = None if path is None else os.path.expanduser(path)
         state = Path(path).stat() if path is not None else None
         return None if state is None else _sha256(path, state.st_mtime_ns, state.st_size)
     except OSError:
@@ -177,12 +182,18 @@ def _instance(cls: type[Spec], values: dict[str, Any], path: str, allow_custom_c
             raise ConfigError(f"{_join(path, name)} is not set: give it as {_join(path, name)}=<value>")
         arguments[name] = _value(values[name], hints[name], _join(path, name), allow_custom_code)
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except ValueError as error:
         message = _first_line(error)
         # A spec names its own field first ("normal must ..."); with the group in front it reads as a config key.
         separator = "." if message.split(" ", 1)[0].rstrip(":") in names else ": "
         raise ConfigError(f"{path}{separator}{message}" if path else message) from error
+    for name, value in arguments.items():
+        items = [(f"[{index}]", item) for index, item in enumerate(value)] if isinstance(value, list) else [("", value)]
+        for place, item in items:
+            if isinstance(item, str) and not item.strip():
+                raise ConfigError(f"{_join(path, name)}{place} is empty: give a text, or leave it out")
+    return built
 
 
 def _value(value: Any, hint: Any, path: str, allow_custom_code: bool) -> Any:
@@ -218,9 +229,13 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
     holder = OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
     try:
         typed = OmegaConf.merge(holder, {"value": value}).value
-        return OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
+        typed = OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path} must be {_described(hint)}, got {value!r}") from error
+    for each in typed.values() if isinstance(typed, dict) else [typed]:
+        if isinstance(each, float) and not math.isfinite(each):
+            raise ConfigError(f"{path} must be a finite number, got {each}")
+    return typed
 
 
 def _member(enum: type[Enum], value: Any, path: str) -> Enum:

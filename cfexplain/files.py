@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import math
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ SCHEMA_VERSION = 1
 MAX_JSON_BYTES = 64 * 2**20
 PARTIAL = ".cfexplain-partial"
 LEFTOVER = re.compile(rf"\..+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+MAX_NAME_BYTES = 120  # of a name made of an id, well below the 255 of file systems
+PLAIN_ID = re.compile(r"(?:[a-z0-9-]+/)*[a-z0-9-]+(?:\.png)?")
 
 
 @contextmanager
@@ -42,6 +46,28 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def printable(path: str | Path) -> str:
+    """A path that may go into tables and logs: bytes that are no UTF-8 are written in hex."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def file_name(image_id: str, shown: str | None = None) -> str:
+    """The name, without ending, of a file about the image: another one for each id, short enough, and readable.
+
+    shown: the part of the id that is read; all of it where it is not given. What is left out or replaced is told apart
+    by ten hex digits of the whole id; a plain id of small letters needs none, and has _ for its slashes.
+    """
+    if shown in (None, image_id) and PLAIN_ID.fullmatch(image_id) and len(image_id) <= MAX_NAME_BYTES:
+        name = image_id.removesuffix(".png").replace("/", "_")
+        if not re.search(r"-[0-9a-f]{10}$", name):
+            return name
+    stem = re.sub(r"\.[A-Za-z]{3,5}$", "", image_id if shown is None else shown)
+    letters = (char if char.isalnum() or char in "-." or unicodedata.category(char)[0] == "M" else "_" for char in stem)
+    readable = re.sub("_+", "_", "".join(letters)).strip("._")
+    cut = readable.encode("utf-8")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return f"{cut}-{hashlib.sha256(image_id.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}".lstrip("-")
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:

@@ -23,7 +23,7 @@ MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was bef
         "region": 0.0,
     },
     "cfexplain.data.datasets.folder.Folder": {
-        "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group",
+        "rotation": 0.0, "exposure": 0.0, "groups": None, "group_column": "group", "bits": 16,
     },
     "cfexplain.data.datasets.mvtec.Mvtec": {"rotation": 0.0, "exposure": 0.0},
     "cfexplain.detectors.gaussian.Gaussian": {"map_layers": None},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from cfexplain.lazy import Tensor, torch
@@ -123,6 +123,7 @@ class Splits:
     factors:   the normal rule where the dataset knows its factors, else None.
     augmentation: of training batches; None leaves images as they are.
     fresh:     makes new exposure images of normal ones for every batch; None: `exposure` is what is learned from.
+    digests:   sha256 of the file behind an id, of files that cannot be read too; empty where images are no files.
     """
 
     train: ImageSet
@@ -134,6 +135,7 @@ class Splits:
     factors: FactorRule | None
     augmentation: Augmentation | None = None
     fresh: PairMaker | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> ImageShape:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import Any, ClassVar
 
 from cfexplain.checks import check_at_least
 from cfexplain.engine.runtime import Device, device_name, Runtime, start_torch
+from cfexplain.errors import CfexplainWarning
 from cfexplain.lazy import torch
 from cfexplain.reporting.console import Reporter
 from cfexplain.runs.folder import RunFolder
@@ -39,6 +42,9 @@ class CommandConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, num_grid_images=1)
+        for name in ("output_root", "run_dir", "cache_dir"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else os.path.expanduser(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +122,11 @@ class Command(ABC):
         """Check all that a run needs and say it; `planned`: the folder that is not made."""
         reporter = Reporter(sys.stderr if self.config.json else sys.stdout, history=None)
         device = start_torch(self.config.runtime, self.config.device)
-        for line in (*self.plan(device), f"device: {device_name(device)}", f"folder (not made): {planned}"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CfexplainWarning)
+            planned_lines = list(self.plan(device))
+        notes = [f"note: {each.message}" for each in caught if issubclass(each.category, CfexplainWarning)]
+        for line in (*planned_lines, *notes, f"device: {device_name(device)}", f"folder (not made): {planned}"):
             reporter.say(line)
         return 0
 

@@ -53,7 +53,7 @@ class CompareRuns(Command):
         files = find_images(config.images or [])
         device = job.start(config, opened[0].config.seed, [trained.folder for trained in opened])
         with job.timed("data"):
-            splits = [trained.config.load_splits() for trained in opened]
+            splits = [trained.load_splits() for trained in opened]
             images = _images(opened, files, splits[0])
         with job.timed("reference"):
             runs = [
@@ -77,7 +77,7 @@ class CompareRuns(Command):
     def plan(self, device: torch.device) -> Iterator[str]:
         runs = open_runs(self.config)
         files = find_images(self.config.images or [])
-        images = _images(runs, files, None if files else runs[0].config.load_splits())
+        images = _images(runs, files, None if files else runs[0].load_splits())
         for name, run in zip(RUN_NAMES, runs, strict=False):
             run.load_model(device)
             yield f"{name}: {run.folder}, {len(images[0])} images of {_size(run.image_shape())}"
@@ -87,7 +87,7 @@ def _images(runs: list[TrainedRun], files: list[str], first: Splits | None) -> l
     """For each run the images in its size: own ones, or the test anomalies of the first run."""
     shapes = [run.image_shape() for run in runs]
     if files:
-        return [own_images(files, shape) for shape in shapes]
+        return [own_images(files, shape, run.bits) for run, shape in zip(runs, shapes, strict=True)]
     if len(set(shapes)) > 1:
         sizes = ", ".join(f"{name} {_size(shape)}" for name, shape in zip(RUN_NAMES, shapes, strict=False))
         raise ConfigError(f"the compared runs take images of different sizes ({sizes}); name your own with images=")

@@ -10,10 +10,13 @@ from cfexplain.commands.base import Command, Job
 from cfexplain.commands.compare import CompareRuns
 from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, refitted_detector
 from cfexplain.commands.trained_run import TrainedRun
+from cfexplain.data.own_images import test_anomalies
+from cfexplain.data.recorded_split import DIGEST_LENGTH
 from cfexplain.data.splits import counts
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine.runtime import autocast_dtype
+from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
@@ -50,7 +53,7 @@ class Evaluate(Command):
         seed = trained.config.seed if config.seed is None else config.seed
         device = job.start(config, seed, trained.parents)
         with job.timed("data"):
-            splits = trained.config.load_splits()
+            splits = trained.load_splits()
         with job.timed("explain"):
             inputs = _inputs(config, job, trained, splits, device, seed)
         metrics: dict[str, float | str] = {}
@@ -65,7 +68,7 @@ class Evaluate(Command):
     def plan(self, device: torch.device) -> Iterator[str]:
         trained = self.config.open()
         trained.load_model(device)
-        yield counts(trained.config.load_splits())
+        yield counts(trained.load_splits())
         yield f"run: {trained.folder}; metrics: {', '.join(self.config.metric)}"
 
 
@@ -80,7 +83,9 @@ def _inputs(
         explanations = explain_images(model, splits.explained, device)
     else:
         remedy = f"explain again: cfexplain explain run={trained.folder}"
-        explanations = SavedInspections(folder=trained.explained, remedy=remedy).explanations()
+        saved = SavedInspections(folder=trained.explained, remedy=remedy)
+        explanations = saved.explanations()
+        _check_explained(saved, splits)
     numbers = itertools.count(1)
     fitted: dict[int, Detector] = {}  # by their seed, to the run's own splits: several metrics ask for the same one
 
@@ -111,6 +116,13 @@ def _inputs(
         test_normal_logits=logits_of(model.detector, splits.test_normals.images, device),
         metrics=config.metric,
     )
+
+
+def _check_explained(saved: SavedInspections, splits: Splits) -> None:
+    """DataError where the test images are others by now. Exposure images, in their place, are drawn anew."""
+    noted = saved.index["images_digest"]
+    if splits.has_test_anomalies and len(noted) == DIGEST_LENGTH and noted != test_anomalies(splits).digest:
+        raise DataError(f"the test images have changed since {saved.folder} explained them; {saved.remedy}")
 
 
 def _report(

@@ -15,6 +15,7 @@ from cfexplain.commands.judging_config import ExplainConfig
 from cfexplain.commands.trained_run import TrainedRun
 from cfexplain.data.own_images import ExplainedImages, find_images, own_images, test_anomalies
 from cfexplain.data.reading.image_files import read_mask
+from cfexplain.data.recorded_split import contents, digest_of
 from cfexplain.data.splits import counts
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import box_region, Confined, explain_images, FittedModel
@@ -73,7 +74,7 @@ class Explain(Command):
             return
         files = find_images(config.images or [])
         model = trained.load_model(device)
-        splits = trained.config.load_splits()
+        splits = trained.load_splits()
         images = _images(files, trained, splits)
         yield f"images: {len(images)} of your own" if files else counts(splits)
         if config.part is not None:
@@ -87,7 +88,7 @@ COMMAND = Explain
 
 
 def _images(files: list[str], trained: TrainedRun, splits: Splits) -> ExplainedImages:
-    return own_images(files, trained.image_shape()) if files else test_anomalies(splits)
+    return own_images(files, trained.image_shape(), trained.bits) if files else test_anomalies(splits)
 
 
 def _merge(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:
@@ -116,7 +117,7 @@ def _inspect_all(
     if region is not None:
         model = replace(model, generator=Confined(model.generator, region.to(device)))
     with job.timed("data"):
-        splits = trained.config.load_splits()
+        splits = trained.load_splits()
     images = _images(files, trained, splits)
     if not (files or splits.has_test_anomalies):
         job.note(NO_ANOMALIES)
@@ -128,8 +129,13 @@ def _inspect_all(
     with job.timed("reference"):
         reference = config.reference(trained, model, splits, device, job.reporter_of("second detector"))
         job.reporter.end_stage()
+    normals = splits.train
     digest = None if region is None else hashlib.sha256(region.numpy().tobytes()).hexdigest()
-    saved.begin({**_index(config, trained, images, reference, shard), "region_digest": digest})
+    saved.begin({
+        **_index(config, trained, images, reference, shard), "region_digest": digest,
+        "normals_digest": digest_of(normals.ids, contents(normals, splits)),
+        "second_detector_digest": config.second_detector_digest(),
+    })
     job.reporter.say(
         f"explaining {len(part)} images{of_all}, {model.num_concepts} concepts, {model.num_alpha_bins} scores"
     )

@@ -21,7 +21,7 @@ from cfexplain.engine.runtime import autocast_dtype
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.reference import build_reference, NONE, Reference, REFIT
-from cfexplain.inspection.shards import as_shard, Shard
+from cfexplain.inspection.shards import as_shard, Shard, weights_digest
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricSpec
 from cfexplain.metrics.classifiers import feature_space, NetworkRecipe
@@ -48,6 +48,7 @@ class JudgingConfig(CommandConfig):
     alterations:      what a counterfactual should survive.
     features:         of the space in which distances to normal images are taken.
     images:           one's own, in the place of the test anomalies.
+    data_root, exposure_root: where the images of the runs lie now, if they have moved.
     """
 
     false_alarm_rate: float
@@ -55,13 +56,21 @@ class JudgingConfig(CommandConfig):
     alterations: Alterations
     features: NetworkRecipe
     images: list[str] | None
+    data_root: str | None
+    exposure_root: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "false_alarm_rate")
 
     def open_run(self, run: str, commands: tuple[str, ...] = ("train",)) -> TrainedRun:
-        return open_run(run, self.output_root, self.cache_dir, self.allow_custom_code, commands)
+        roots = {"dataset": self.data_root, "exposure": self.exposure_root}
+        return open_run(run, self.output_root, self.cache_dir, self.allow_custom_code, commands, roots)
+
+    def second_detector_digest(self) -> str | None:
+        """Of another run's, which may have been trained again under its name."""
+        is_run = self.second_detector not in (NONE, REFIT)
+        return weights_digest(self.open_run(self.second_detector).folder) if is_run else None
 
     def reference(
         self, trained: TrainedRun, model: FittedModel, splits: Splits, device: torch.device,
@@ -166,7 +175,7 @@ class EvaluateConfig(JudgingConfig):
 
     def open(self) -> TrainedRun:
         assert self.run is not None, self.runs
-        record = record_of(Path(self.run))
+        record = record_of(Path(self.run).expanduser())
         if record.get("command") == "explain" and record.get("status") != "done":
             raise DataError(
                 f"{self.run} is an explain run that is not done (status: {record.get('status')}); run the same "

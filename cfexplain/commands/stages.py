@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,13 @@ def train_run(config: TrainConfig, job: Job, device: torch.device, ranks: Ranks)
     boards = [TensorBoard(job.folder.path)] if config.tensorboard else []
     job.reporter.watchers = [LivePage(job.folder.path), *boards]
     with job.timed("data"):
-        splits = config.load_splits()
+        splits = replace(config, run_dir=str(job.folder.path)).load_splits()
     for line in roles(splits):
         job.reporter.say(line)
     check_free_space(job.folder.path, _wanted_mb(config, splits))
-    write_csv(job.folder.path / "split.csv", split_rows(splits))
+    split_file = job.folder.path / "split.csv"
+    if not (split_file.exists() and any(job.folder.checkpoints.glob("*.pt"))):  # else it says what was learned from
+        write_csv(split_file, split_rows(splits))
     write_picture(job.folder.images / "data_preview.png", preview_grid(splits, config.num_grid_images))
     with job.timed("detector"):
         detector = train_detector(config, job, splits, device, ranks)

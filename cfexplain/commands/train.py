@@ -121,7 +121,7 @@ def _job(config: TrainConfig, folder: Path) -> Iterator[Job]:
     logging.raiseExceptions = False
     logging.basicConfig(  # as conf/hydra/job_logging/to_file.yaml has it
         filename=folder / "cfexplain.log", format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s",
-        level=logging.INFO,
+        level=logging.INFO, encoding="utf-8", errors="backslashreplace",
     )
     run = RunFolder(folder, read_json(folder / "run.json"))
     reporter = Reporter(sys.stderr if config.json else sys.stdout, folder / "history.jsonl")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from cfexplain.checks import check_seed
 from cfexplain.commands.base import CommandConfig
 from cfexplain.data.datasets.base import DatasetSpec
 from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.data.recorded_split import read_split
 from cfexplain.detectors.base import DetectorSpec
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError
@@ -57,7 +59,13 @@ class TrainConfig(CommandConfig):
         return f"{self.dataset.slug}-{self.detector.name}"
 
     def load_splits(self) -> Splits:
-        return self.dataset.load(self.exposure)
+        """Those of split.csv where run_dir is a run that has learned from them; else they are drawn."""
+        folder = None if self.run_dir is None else Path(self.run_dir)
+        has_learned = folder is not None and any((folder / "checkpoints").glob("*.pt"))
+        recorded = read_split(folder / "split.csv") if has_learned else None
+        if recorded is None:
+            return self.dataset.load(self.exposure)
+        return self.dataset.load_again(self.exposure, recorded)
 
     @property
     def plays_game(self) -> bool:

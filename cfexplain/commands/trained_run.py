@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from cfexplain.detectors.base import build_detector, Detector
 from cfexplain.detectors.external.calibration import check_unchanged
 from cfexplain.detectors.external.spec import External
 from cfexplain.engine import checkpoint
-from cfexplain.errors import DataError
+from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.explanation.untrained import untrained_model
@@ -20,7 +22,10 @@ from cfexplain.files import read_json
 from cfexplain.lazy import torch
 from cfexplain.older_runs import with_missing_values
 from cfexplain.runs.lookup import find_run, parent_runs, record_of
-from cfexplain.types import ImageShape
+from cfexplain.types import ImageShape, Splits
+from cfexplain.version import VERSION
+
+ROOT_KEYS = {"dataset": "data_root", "exposure": "exposure_root"}  # group of a run -> key of the commands that open it
 
 MAX_SIDE = 4096  # pixels of an image that a network is made for; a file that claims more would take all memory
 
@@ -45,6 +50,18 @@ class TrainedRun:
     def remedy(self) -> str:
         """What to type where a network is damaged."""
         return f"train again: cfexplain train --from {self.folder}/config.yaml"
+
+    @property
+    def bits(self) -> int | None:
+        """That count in a picture of 16, as in the images that were learned from."""
+        return getattr(self.config.dataset, "bits", None)
+
+    def load_splits(self) -> Splits:
+        """With what each image was for in the training."""
+        try:
+            return self.config.load_splits()
+        except DataError as error:
+            raise DataError(_for_opened_run(str(error))) from error
 
     def image_shape(self) -> ImageShape:
         return self._generator()[1]
@@ -79,9 +96,13 @@ class TrainedRun:
 
 
 def open_run(
-    run: str, output_root: str, cache_dir: str, allow_custom_code: bool, commands: tuple[str, ...] = ("train",)
+    run: str, output_root: str, cache_dir: str, allow_custom_code: bool, commands: tuple[str, ...] = ("train",),
+    roots: Mapping[str, str | None] | None = None,
 ) -> TrainedRun:
-    """Find a run and read its config; torch stays unloaded. `commands`: whose runs are taken, best first."""
+    """Find a run and read its config; torch stays unloaded.
+
+    commands: whose runs are taken, best first. roots: where the images of `dataset` and `exposure` lie now.
+    """
     folder, explained = find_run(run, Path(output_root), commands), None
     if read_json(folder / "run.json")["command"] == "explain":
         parents = parent_runs(folder)
@@ -100,9 +121,35 @@ def open_run(
     values["stage"] = "all"  # it has both, whichever it made last
     if isinstance(values.get("dataset"), dict):
         values["dataset"]["cache_dir"] = cache_dir  # the run may come from another machine
+    for group, root in (roots or {}).items():
+        if root is None:
+            continue
+        if "root" not in (values.get(group) or {}):
+            raise ConfigError(f"{ROOT_KEYS[group]}={root}: the {group} of {folder} has no folder; leave it out")
+        values[group]["root"] = root
+    values["run_dir"] = str(folder)  # whose split.csv says what each image is for
     values["tensorboard"] = False  # a finished run needs no such package, and may be older than that value
-    config = configs.build_root(with_missing_values(values), TrainConfig, allow_custom_code)
+    try:
+        config = configs.build_root(with_missing_values(values), TrainConfig, allow_custom_code)
+    except ConfigError as error:
+        if not any(words in str(error) for words in ("unknown key", "is not set")):
+            raise
+        raise DataError(_of_another_version(folder, str(error))) from error
     return TrainedRun(folder=folder, explained=explained, config=config)
+
+
+def _for_opened_run(message: str) -> str:
+    """Advice for a training, as explain and evaluate take it."""
+    for group, key in ROOT_KEYS.items():
+        message = message.replace(f"{group}.root", key)
+    return re.sub(r",? or set \w+\.download=true \(.*?\)", "", message)
+
+
+def _of_another_version(folder: Path, message: str) -> str:
+    """What to do where today's program wants other keys than a run has, or other values."""
+    version = (record_of(folder).get("versions") or {}).get("cfexplain")
+    made_by = "" if version in (None, VERSION) else f", made by cfexplain {version} and read by {VERSION}"
+    return f"{folder}/config.yaml{made_by}: {message.split(': give it as')[0]}. Correct it in that file"
 
 
 def load_detector(config: TrainConfig, path: Path, remedy: str, device: torch.device) -> Detector:

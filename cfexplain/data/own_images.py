@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.reading.image_files import find_image_files, read_image
+from cfexplain.data.reading.image_cache import file_digests
+from cfexplain.data.reading.image_files import EXTENSIONS, find_image_files, read_image
 from cfexplain.data.reading.raw_images import RawImages
+from cfexplain.data.recorded_split import contents, digest_of
 from cfexplain.data.splits import image_set
 from cfexplain.errors import ConfigError, DataError
+from cfexplain.files import printable
 from cfexplain.lazy import torch
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
 
@@ -28,11 +30,13 @@ log = logging.getLogger("cfexplain")
 class ExplainedImages:
     """names: of all; load: the images of a part of them; own images that cannot be read are missing there.
 
+    contents:    sha256 of each.
     class_names: of the dataset; empty for own images, which have no known class.
     """
 
     names: tuple[str, ...]
     load: Callable[[range], ImageSet]
+    contents: Callable[[], Sequence[str]]
     class_names: tuple[str, ...]
     are_own: bool
 
@@ -41,15 +45,14 @@ class ExplainedImages:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the names."""
-        names = "\n".join(self.names).encode("utf-8", "surrogateescape")
-        return hashlib.sha256(names).hexdigest()[:16]
+        """Another one when a picture is replaced under its name."""
+        return digest_of(self.names, self.contents())
 
 
-def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
+def own_images(files: list[str], image_shape: ImageShape, bits: int | None = None) -> ExplainedImages:
     """Anomalous images of no known class, read when they are asked for.
 
-    One that cannot be read is left out and named in the log; of a single one it is a DataError.
+    One that cannot be read is left out and named in the log; of a single one it is a DataError. bits: see read_image.
     """
     if image_shape[0] not in (1, 3):
         raise ConfigError(f"images: the model takes {image_shape[0]} channels, a picture gives 1 or 3")
@@ -58,17 +61,21 @@ def own_images(files: list[str], image_shape: ImageShape) -> ExplainedImages:
         arrays, names = [], []
         for file in files[part.start : part.stop]:
             try:
-                arrays.append(read_image(Path(file), image_shape))
+                arrays.append(read_image(Path(file), image_shape, bits))
             except DataError as error:
                 if len(files) == 1:
                     raise DataError(f"images: {error}") from error
                 log.warning("left out: %s", error)
             else:
-                names.append(file)
+                names.append(printable(file))
         images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
         return image_set(RawImages(images, np.full(len(names), -1), names), ANOMALOUS)
 
-    return ExplainedImages(names=tuple(files), load=load, class_names=(), are_own=True)
+    def contents() -> list[str]:
+        return [digest.hex() for digest in file_digests([Path(file) for file in files])]
+
+    names = tuple(map(printable, files))
+    return ExplainedImages(names=names, load=load, contents=contents, class_names=(), are_own=True)
 
 
 def test_anomalies(splits: Splits) -> ExplainedImages:
@@ -78,7 +85,10 @@ def test_anomalies(splits: Splits) -> ExplainedImages:
     def load(part: range) -> ImageSet:
         return explained.select(torch.arange(part.start, part.stop))
 
-    return ExplainedImages(names=explained.ids, load=load, class_names=splits.class_names, are_own=False)
+    return ExplainedImages(
+        names=explained.ids, load=load, contents=lambda: contents(explained, splits), class_names=splits.class_names,
+        are_own=False,
+    )
 
 
 def find_images(patterns: Sequence[str]) -> list[str]:
@@ -87,11 +97,13 @@ def find_images(patterns: Sequence[str]) -> list[str]:
     A pattern is a file, a glob, a folder (images anywhere below), or a .txt file with one path a line.
     """
     files: set[str] = set()
-    for pattern in patterns:
-        names = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
+    for pattern in map(os.path.expanduser, patterns):
+        is_glob = not Path(pattern).exists()
         found: list[Path] = []
-        for path in map(Path, names):
-            if path.is_dir():
+        for path in _matches(pattern) if is_glob else [Path(pattern)]:
+            if is_glob and path.is_file() and path.suffix.lower() not in EXTENSIONS:
+                log.warning("left out: %s matches %s and has no ending of an image", path, pattern)
+            elif path.is_dir():
                 found += find_image_files(path)
             else:
                 found += _listed(path) if path.suffix.lower() in LIST_EXTENSIONS else [path]
@@ -99,6 +111,14 @@ def find_images(patterns: Sequence[str]) -> list[str]:
             raise DataError(f"images: nothing matches {pattern}; name a file, a folder, a glob or a .txt list")
         files.update(map(os.path.normpath, found))
     return sorted(files)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Of a glob; the folders it begins with are taken as they are named, brackets and all, where they are there."""
+    folder, rest = Path(), Path(pattern).parts
+    while len(rest) > 1 and (folder / rest[0]).is_dir():
+        folder, rest = folder / rest[0], rest[1:]
+    return [folder / name for name in glob.glob(str(Path(*rest)), root_dir=folder, recursive=True)]
 
 
 def _listed(path: Path) -> list[Path]:

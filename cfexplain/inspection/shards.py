@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def find_shards(patterns: Sequence[str], train_folder: Path) -> list[ShardRun]:
     """The runs that the patterns name, in the shards' order. DataError unless they make up one whole set."""
     found: list[ShardRun] = []
     for pattern in patterns:
-        folders = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+        folders = sorted(Path(name) for name in glob.glob(os.path.expanduser(pattern), recursive=True))
         runs = [run for folder in folders if (run := _shard_run(folder)) is not None]
         if glob.has_magic(pattern):  # the folder beside may hold other runs
             runs = [run for run in runs if _explains(run, train_folder)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cfexplain.files import file_name
 from cfexplain.inspection.base import Inspection
 from cfexplain.lazy import torch
 from cfexplain.reporting.cards import draw_card
 from cfexplain.reporting.grids import counterfactual_grid, difference_grid, film_strip, write_picture
 from cfexplain.reporting.inspector import Section
-from cfexplain.runs.folder import safe_name
 from cfexplain.types import class_name, Explanations, joined
 
 CAPTIONS = {
@@ -28,11 +27,12 @@ class ChosenPictures:
         strips: Sequence[int], cards: Sequence[int],
     ) -> None:
         (folder / "images").mkdir(exist_ok=True)
+        for file in (*folder.glob("cards/*.png"), *folder.glob("images/film-strip-*.png")):
+            file.unlink()  # of an earlier attempt, whose images may have been others
         self.folder, self.class_names, self.false_alarm_rate = folder, class_names, false_alarm_rate
         self.grid, self.strips, self.cards = set(grid), list(strips), set(cards)
         self._num_seen = 0
         self._in_grid: Explanations | None = None
-        self._card_names: Counter[str] = Counter()
 
     def add(self, inspection: Inspection, sentences: Sequence[Sequence[str]]) -> None:
         """sentences: of each image."""
@@ -63,20 +63,17 @@ class ChosenPictures:
         )
 
     def _draw_card(self, inspection: Inspection, row: int, sentences: Sequence[str]) -> None:
-        """cards/<name of the image>.png; a number is put behind a name that was there before."""
+        """cards/<name of the image>.png."""
         folder, sources = self.folder / "cards", inspection.explanations.sources
         folder.mkdir(exist_ok=True)
         name = card_name(sources.ids[row], is_own=not self.class_names)
-        self._card_names[name] += 1
-        number = f"-{self._card_names[name]}" if self._card_names[name] > 1 else ""
         picture = draw_card(
             inspection, row, sentences, class_name(int(sources.classes[row]), self.class_names),
             false_alarm_rate=self.false_alarm_rate,
         )
-        write_picture(folder / f"{name}{number}.png", picture)
+        write_picture(folder / f"{name}.png", picture)
 
 
 def card_name(image_id: str, is_own: bool) -> str:
-    """Without the ending of its file; of one's own images without the folders too."""
-    path = Path(image_id)
-    return safe_name(path.stem if is_own else str(path.with_suffix("")))
+    """Of one's own images without the folders."""
+    return file_name(image_id, Path(image_id).name if is_own else None)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cfexplain.data.recorded_split import contents
 from cfexplain.inspection.base import Inspection
 from cfexplain.inspection.comparison import ComparedRun, RunVerdicts
 from cfexplain.reporting.grids import as_scores, score_of
@@ -83,12 +84,22 @@ def comparison_rows(runs: list[ComparedRun], verdicts: list[RunVerdicts]) -> lis
 
 
 def split_rows(splits: Splits) -> list[dict[str, object]]:
-    """One row per image; `class` is empty where an exposure image belongs to none."""
+    """One row per image; `class` is empty where an exposure image belongs to none, all but the id for unreadable files.
+
+    sha256: of the file or, of images that are none, of the pixels.
+    """
     roles = {"train": splits.train, "held_out": splits.held_out, "exposure": splits.exposure, "test": splits.test}
-    return [
-        {"id": image_id, "role": role, "class": class_name(index, splits.class_names), "label": label}
+    rows: list[dict[str, object]] = [
+        {"id": image_id, "role": role, "class": class_name(index, splits.class_names), "label": label, "sha256": sha256}
         for role, part in roles.items() if part is not None
-        for image_id, index, label in zip(part.ids, part.classes.tolist(), part.labels.tolist(), strict=True)
+        for image_id, index, label, sha256 in zip(
+            part.ids, part.classes.tolist(), part.labels.tolist(), contents(part, splits), strict=True
+        )
+    ]
+    used = {row["id"] for row in rows}
+    return rows + [
+        {"id": image_id, "role": "unreadable", "class": "", "label": "", "sha256": sha256}
+        for image_id, sha256 in splits.digests.items() if image_id not in used
     ]
 
 

@@ -30,7 +30,7 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
         if len(found) > 1 and found[1].resolve() not in [parent.resolve() for parent in parent_runs(newest)]:
             newest = found[1]
         return newest
-    folder = Path(run)
+    folder = Path(run).expanduser()
     if not (folder / "run.json").is_file():
         raise DataError(f"no run at {run}; {remedy}")
     made_by = read_json(folder / "run.json").get("command")
@@ -69,6 +69,7 @@ def _latest_lines(output_root: Path) -> dict[str, str]:
 
 def holds_runs(text: str) -> bool:
     """Whether a path is a glob, or a folder that is no run itself: it stands for the runs in it."""
+    text = os.path.expanduser(text)
     return glob.has_magic(text) or Path(text).is_dir() and not _is_run(Path(text))
 
 
@@ -78,7 +79,7 @@ def run_folders(text: str) -> list[Path]:
     A folder that is no run stands for those below it. A run that died before it could write run.json is one too.
     """
     found: set[Path] = set()
-    for folder in map(Path, glob.glob(text, recursive=True)):
+    for folder in map(Path, glob.glob(os.path.expanduser(text), recursive=True)):
         if _is_run(folder):
             found.add(folder)
         elif folder.is_dir():

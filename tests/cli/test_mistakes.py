@@ -1,9 +1,15 @@
 """A user's mistake: one line that says what and what to type, the right exit code, no folder, and soon."""
 
 import gzip
+import os
+import re
+import subprocess
+from functools import partial
 
 import pytest
 import torch
+
+from tests.conftest import ROOT, TINY
 
 CONFIG_SECONDS = 2.0  # the promise; torch alone takes about as long to load
 MISTAKES = [
@@ -28,6 +34,19 @@ MISTAKES = [
     (["train", "dataset.normal=[1]", "dataset.anomalous=[5]"], "give one of them"),
     (["train", "dataset=mnist", "exposure=none"], "exposure"),
     (["train", "dataset=mnist", "detector=dsvdd", "exposure=none"], "stage=detector"),
+    (["train", "fit.learning_rate=nan"], "fit.learning_rate must be a finite number"),
+    (["train", "detector.learning_rate=inf"], "detector.learning_rate must be a finite number"),
+    (["train", "fit.cycle=-inf"], "fit.cycle must be a finite number"),
+    (["explain", "run=latest", "false_alarm_rate=nan"], "false_alarm_rate must be a finite number"),
+    (["explain", "run=latest", "images=[a.png]", "box=[0,0,1,nan]"], "box[3] must be a finite number"),
+    (["train", "detector=[bce,hsc]"], "give one detector"),
+    (["train", "dataset=[mnist,cifar10]"], "give one dataset"),
+    (["train", "run_dir="], "run_dir is empty"),
+    (["train", "output_root=' '"], "output_root is empty"),
+    (["explain", "run="], "run is empty"),
+    (["explain", "run=latest", "images=['']"], "images[0] is empty"),
+    (["train", "dataset=folder", "dataset.root="], "dataset.root is empty"),
+    (["explain", "run=x", "images=[part (1).png,b.png]"], "\"images=['part (1).png','b.png']\""),
     (["explain"], "run"),
     (["explain", "run=latest", "dataset=mnist"], "explain takes dataset from its run"),
     (["explain", "run=latest", "detector.steps=3"], "explain takes detector from its run"),
@@ -74,3 +93,39 @@ def test_a_damaged_idx_file_is_named(cfexplain, tmp_path, content):
     done = cfexplain("train", "dataset=mnist", "dataset.root=.", "exposure=letters")
     assert done.code == 3
     assert "ubyte.gz" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def planned(done) -> str:
+    assert done.code == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("folder (not made): ")]
+    return line.removeprefix("folder (not made): ")
+
+
+@pytest.mark.slow
+def test_paths_are_taken_as_they_are_typed(cfexplain, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    dry = ["train", *TINY, "dry_run=true"]
+    for name in ("2026_11_28", "1.10", "1e5", "true"):
+        assert planned(cfexplain(*dry, f"run_dir={name}")) == name
+    assert planned(cfexplain(*dry, "run_dir='~/out'")) == str(tmp_path / "home/out")
+    assert planned(cfexplain(*dry, "output_root='~/out'")).startswith(str(tmp_path / "home/out/train"))
+    done = cfexplain("train", "dataset=folder", "dataset.root=2024_05_01", "dry_run=true")
+    assert done.code == 3 and "2024_05_01 is not there" in done.stderr
+    done = cfexplain("evaluate", "run=2024_05_01", "dry_run=true")
+    assert done.code == 3 and "no run at 2024_05_01" in done.stderr
+    done = cfexplain("train", "dataset=folder", "dataset.root=x", "seed=1_0", "detector.learning_rate=1e-3", "--cfg",
+                     "job")
+    assert "\nseed: 10\n" in done.stdout and "learning_rate: 0.001" in done.stdout  # numbers stay numbers
+
+
+@pytest.mark.parametrize("text", ["seed=0\nseed=1", "seed=0\nseed=1\n", "seed=0\r\nseed=1\r\n"])
+def test_an_array_has_a_job_for_each_line(tmp_path, text):
+    """With a program in the place of sbatch's job that says what it was called with."""
+    (tmp_path / "cells.txt").write_text(text, newline="")
+    script = ROOT / "scripts" / "slurm_array.sbatch"
+    (counted,) = set(re.findall(r"--array=1-(\$\(.*?\))", script.read_text() + (ROOT / "docs/slurm.md").read_text()))
+    shell = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shell(["bash", "-c", f"echo {counted}"]).stdout == "2\n"
+    environment = {**os.environ, "CFEXPLAIN": "echo", "SLURM_ARRAY_TASK_ID": "2"}
+    said = shell(["bash", str(script), "cells.txt", "sweep", "fit.steps=3"], env=environment).stdout
+    assert said == "train fit.steps=3 seed=1 run_dir=sweep/2\n"

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from cfexplain import compose
 from cfexplain.command_line import parse
 from cfexplain.commands.trained_run import open_run
+from cfexplain.errors import DataError
 from cfexplain.older_runs import MISSING_VALUES, with_missing_values
 
 
@@ -44,3 +45,16 @@ def test_a_run_on_parts_without_todays_variation_has_none(dataset):
         del values["dataset"][key]
     opened = with_missing_values(values)["dataset"]
     assert (opened["rotation"], opened["exposure"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("dataset", "key"), [("mnist", "data_root"), ("cifar10", "data_root"), ("gtsrb", "data_root")])
+def test_what_is_advised_where_data_are_missing_can_be_done(tmp_path, monkeypatch, dataset, key):
+    monkeypatch.chdir(tmp_path)
+    (composed,) = compose.compositions(parse("train", [f"dataset={dataset}", "dataset.root=nowhere"]))
+    Path("t/checkpoints").mkdir(parents=True)
+    Path("t/config.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(composed, resolve=True)))
+    Path("t/run.json").write_text(json.dumps({"command": "train", "status": "done"}))
+    Path("t/checkpoints/generator.pt").touch()
+    with pytest.raises(DataError) as caught:
+        open_run("t", "outputs", "cache", allow_custom_code=False).load_splits()
+    assert key in str(caught.value) and "dataset." not in str(caught.value) and "download" not in str(caught.value)

@@ -95,6 +95,7 @@ def folder(tmp_path):
         values = {
             "cache_dir": str(tmp_path / "cache"), "held_out_fraction": 0.1, "seed": 0, "root": str(root),
             "image_size": SIDE, "channels": None, "test_fraction": 0.2, "groups": None, "group_column": "group",
+            "bits": None,
             "memory_limit_mb": 0, "max_unreadable_fraction": 0.0, "flip": False, "crop_padding": 0, "rotation": 0.0,
             "exposure": 0.0,
         }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 from cfexplain.checks import check_at_least, check_share
 from cfexplain.data.exposures.base import ExposureSpec
+from cfexplain.data.recorded_split import found_images, RecordedSplit
+from cfexplain.errors import CfexplainWarning
 from cfexplain.types import Augmentation, Splits
 
 
@@ -42,6 +45,17 @@ class DatasetSpec(ABC):
     @abstractmethod
     def load(self, exposure: ExposureSpec) -> Splits:
         """Read, or render, the images. DataError where a file is missing or damaged."""
+
+    def load_again(self, exposure: ExposureSpec, recorded: RecordedSplit) -> Splits:
+        """With the split of a run; a CfexplainWarning says what has changed since."""
+        splits = self.load(exposure)
+        found = recorded.find_again(found_images(splits))
+        if found.has_changed:
+            warnings.warn(
+                f"the images of {self.slug} are not those of the training: {found.num_new} new, {found.num_gone} gone, "
+                f"{found.num_changed} changed since {recorded.file}", CfexplainWarning, stacklevel=2,
+            )
+        return splits
 
 
 @dataclass(frozen=True, kw_only=True)

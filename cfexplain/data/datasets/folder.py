@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,11 +22,13 @@ from cfexplain.checks import check_at_least, check_between, check_share
 from cfexplain.data.datasets.base import as_slug, AugmentedDataset
 from cfexplain.data.exposures.base import ExposureRequest, ExposureSpec, load_exposure
 from cfexplain.data.reading.archives import unpacked
-from cfexplain.data.reading.folder_layout import find_layout, Layout, read_groups
-from cfexplain.data.reading.image_cache import CachedImages, check_source, mapped_images
-from cfexplain.data.reading.image_files import MIN_SIDE, read_image, read_mask
+from cfexplain.data.reading.folder_layout import find_layout, Layout, read_groups, unused_reason
+from cfexplain.data.reading.image_cache import CachedImages, check_source, file_digests, mapped_images
+from cfexplain.data.reading.image_files import find_files, MIN_SIDE, read_image, read_mask
+from cfexplain.data.recorded_split import FoundImage, RecordedSplit
 from cfexplain.data.splits import held_out_mask, role_lines
-from cfexplain.errors import DataError
+from cfexplain.errors import CfexplainWarning, DataError
+from cfexplain.files import printable
 from cfexplain.lazy import Tensor, torch
 from cfexplain.types import ANOMALOUS, Augmentation, ImageSet, ImageShape, NORMAL, Splits
 
@@ -31,6 +36,7 @@ log = logging.getLogger(__name__)
 
 NUM_LOOKED_AT = 16  # normal images, to tell grey from colour
 MAX_SLUG = 40
+PART_NAMES = ("training", "held-out", "normal test")  # parts without which there is no dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,8 @@ class FolderDataset(AugmentedDataset):
 
     rotation, exposure: of training batches, as flip and crop_padding are.
     """
+
+    bits: ClassVar[int | None] = None  # that count in files of 16; or a field
 
     rotation: float
     exposure: float
@@ -77,21 +85,49 @@ class FolderDataset(AugmentedDataset):
         """(N,) int of the layout's normals, of which those of one group are held out together, or None."""
         return None
 
+    def tables(self, layout: Layout) -> list[Path]:
+        """Files that are read beside the images."""
+        return []
+
+    def with_tests(self, layout: Layout) -> Layout:
+        """With normal test images, where the folders name none."""
+        return layout
+
     def load(self, exposure: ExposureSpec) -> Splits:
+        return self._load(exposure, None)
+
+    def load_again(self, exposure: ExposureSpec, recorded: RecordedSplit) -> Splits:
+        return self._load(exposure, recorded)
+
+    def _load(self, exposure: ExposureSpec, recorded: RecordedSplit | None) -> Splits:
         """What names and headers tell is checked before the images are decoded."""
         root = Path(self.root).expanduser()
         if not os.path.exists(root):
             raise DataError(f"{root} is not there, or may not be read. {self.advice}")
         layout = self.layout(unpacked(root, self.cache_dir))
-        parts = self._parts(layout)
+        every = [*layout.normals, *layout.test_normals, *(defect.path for defect in layout.defects)]
+        digests = dict(zip(every, file_digests(every), strict=True))
+        if recorded is None:
+            _note_unused(layout, every, self.tables(layout))
+            layout = self.with_tests(layout)
+            parts = self._parts(layout)
+        else:
+            layout, parts = _recorded_parts(layout, recorded, digests)
+            for name, part in zip(PART_NAMES, parts, strict=False):
+                if not part:
+                    raise DataError(f"{layout.base} holds no {name} image of {recorded.file}. {self.advice}")
         shape = (self.num_channels(parts[0]), self.image_size, self.image_size)
         masks = _masks(layout, shape)
         files = [path for part in parts for path in part]
-        cached = mapped_images(files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction)
+        cached = mapped_images(
+            files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction,
+            digests=[digests[path] for path in files], bits=self.bits,
+        )
         roles = np.repeat(range(len(parts)), [len(part) for part in parts])[cached.indices]
-        for role, name in enumerate(("training", "held-out", "normal test")):
+        for role, name in enumerate(PART_NAMES):
             if role not in roles:
-                raise DataError(f"no readable image is left as {name} image in {layout.base}. Add normal images.")
+                remedy = "Add normal images." if recorded is None else self.advice
+                raise DataError(f"no readable image is left as {name} image in {layout.base}. {remedy}")
         whole = _image_set(layout, [files[index] for index in cached.indices], cached)
         train, held_out, test = (whole.select(torch.from_numpy(part)) for part in (roles == 0, roles == 1, roles > 1))
         if masks is not None:
@@ -106,6 +142,7 @@ class FolderDataset(AugmentedDataset):
             train=train, held_out=held_out, exposure=load_exposure(exposure, request), test=test, reference=train,
             class_names=layout.class_names, factors=None, augmentation=self.augmentation,
             fresh=exposure.fresh,
+            digests={image_id(path, layout.base): digest.hex() for path, digest in digests.items()},
         )
         log.info("what the images of %s are used for:\n%s", layout.base, "\n".join(role_lines(splits)))
         return splits
@@ -124,7 +161,7 @@ class FolderDataset(AugmentedDataset):
 
     def num_channels(self, normals: Sequence[Path]) -> int:
         """1 where `channels` is null and the first normal images have no colour."""
-        return self.channels or (1 if all(_is_grey(path) for path in normals[:NUM_LOOKED_AT]) else 3)
+        return self.channels or (1 if all(_is_grey(path, self.bits) for path in normals[:NUM_LOOKED_AT]) else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +173,7 @@ class Folder(FolderDataset):
     group_column: its column of them, beside `file`, the path below the root.
     """
 
+    bits: int | None
     test_fraction: float
     groups: str | None
     group_column: str
@@ -143,6 +181,8 @@ class Folder(FolderDataset):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "test_fraction")
+        if self.bits is not None:
+            check_between(self, 8, 16, "bits")
 
     @property
     def slug(self) -> str:
@@ -150,20 +190,62 @@ class Folder(FolderDataset):
         return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
 
     def layout(self, root: Path) -> Layout:
-        layout = find_layout(root)
+        return find_layout(root)
+
+    def with_tests(self, layout: Layout) -> Layout:
         return layout.with_test_normals(self.test_fraction, self.seed, self.groups_of(layout))
 
+    def tables(self, layout: Layout) -> list[Path]:
+        return [] if self.groups is None else [layout.base / self.groups]
+
     def groups_of(self, layout: Layout) -> np.ndarray | None:
-        return None if self.groups is None else read_groups(layout.base / self.groups, self.group_column, layout)
+        return None if self.groups is None else read_groups(*self.tables(layout), self.group_column, layout)
 
 
-def _is_grey(path: Path) -> bool:
+def image_id(path: Path, base: Path) -> str:
+    """The path below base, as it may go into tables."""
+    return printable(path.relative_to(base))
+
+
+def _recorded_parts(
+    layout: Layout, recorded: RecordedSplit, digests: dict[Path, bytes]
+) -> tuple[Layout, tuple[list[Path], ...]]:
+    """What a run has the images for: a layout of its test images, and the files, as `_parts` gives them."""
+    defects = {defect.path: defect for defect in layout.defects}
+    classes = {path: defects[path].class_name if path in defects else layout.normal_class for path in digests}
+    paths = list(digests)
+    found = recorded.find_again([
+        FoundImage(id=image_id(path, layout.base), class_name=classes[path], sha256=digests[path].hex())
+        for path in paths
+    ])
+    if found.has_changed:
+        warnings.warn(recorded.change_words(found, layout.base), CfexplainWarning, stacklevel=2)
+    train, held_out, test = ([paths[index] for index in indices] for indices in found.indices.values())
+    test_normals = [path for path in test if path not in defects]
+    test_defects = [path for path in test if path in defects]
+    kept = replace(
+        layout, normals=(*train, *held_out), test_normals=tuple(test_normals),
+        defects=tuple(defects[path] for path in test_defects),
+    )
+    return kept, (train, held_out, test_normals, test_defects)
+
+
+def _is_grey(path: Path, bits: int | None) -> bool:
     """Three equal channels are grey too; a damaged file does not decide."""
     try:
-        red, green, blue = read_image(path, (3, 64, 64))
+        red, green, blue = read_image(path, (3, 64, 64), bits)
     except DataError:
         return True
     return bool((red == green).all() and (green == blue).all())
+
+
+def _note_unused(layout: Layout, used: Sequence[Path], others: Sequence[Path]) -> None:
+    """Say of every visible file below the layout's base that no part takes how many there are, and why."""
+    known = {*used, *others, *(defect.mask for defect in layout.defects)}
+    reasons = Counter(unused_reason(path, layout) for path in find_files(layout.base) if path not in known)
+    if reasons:
+        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        warnings.warn(f"not used of {layout.base}: {counted}", CfexplainWarning, stacklevel=2)
 
 
 def _masks(layout: Layout, shape: ImageShape) -> Tensor | None:
@@ -186,7 +268,6 @@ def _image_set(layout: Layout, files: Sequence[Path], cached: CachedImages) -> I
         images=torch.from_numpy(cached.images),
         labels=torch.where(classes == 0, NORMAL, ANOMALOUS),
         classes=classes,
-        # A name that is no UTF-8 must still go into tables.
-        ids=tuple(os.fsencode(path.relative_to(layout.base)).decode("utf-8", "replace") for path in files),
+        ids=tuple(image_id(path, layout.base) for path in files),
         is_mapped=cached.is_mapped,
     )

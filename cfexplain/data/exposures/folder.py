@@ -13,6 +13,7 @@ from cfexplain.data.reading.image_cache import check_source, mapped_images
 from cfexplain.data.reading.image_files import find_image_files
 from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError
+from cfexplain.files import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,5 +38,5 @@ class FolderImages(ExposureSpec):
         drawn = np.random.default_rng([self.seed, 4]).permutation(len(files))[: self.limit]
         files = [files[index] for index in np.sort(drawn)]
         cached = mapped_images(files, request.image_shape, request.cache_dir, 0, self.max_unreadable_fraction)
-        ids = [f"exposure/{files[index].relative_to(root).as_posix()}" for index in cached.indices]
+        ids = [f"exposure/{printable(files[index].relative_to(root))}" for index in cached.indices]
         return exposure_images(cached.images, ids)

@@ -13,7 +13,7 @@ from cfexplain.data.exposures.base import exposure_images, ExposureRequest, Expo
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.cache import cached_images
 from cfexplain.data.reading.idx import read_idx_images
-from cfexplain.data.reading.image_cache import content_key
+from cfexplain.data.reading.image_cache import content_key, file_digests
 from cfexplain.data.reading.image_files import read_image
 from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.errors import DataError, did_you_mean, reason_of
@@ -46,7 +46,7 @@ class Omniglot(ExposureSpec):
         images = cached_images(
             Path(request.cache_dir).expanduser() / "decoded",
             "omniglot",
-            (_VERSION, PIL.__version__, content_key(paths, (1, SIDE, SIDE))),
+            (_VERSION, PIL.__version__, content_key((1, SIDE, SIDE), file_digests(paths))),
             (len(paths), SIDE, SIDE),
             lambda: np.stack([to_mnist_form(_drawing(path)) for path in paths]),
         )

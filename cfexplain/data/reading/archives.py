@@ -37,11 +37,17 @@ def unpacked(path: Path, cache_dir: str) -> Path:
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}).") from error
     folder = Path(cache_dir).expanduser() / "unpacked" / digest
-    if not folder.is_dir():
+    if not _is_unpacked(folder):
         with locked(folder.with_suffix(".lock")):
-            if not folder.is_dir():
+            if not _is_unpacked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
                 _unpack(path, folder)
     return folder
+
+
+def _is_unpacked(folder: Path) -> bool:
+    """Not so by an earlier version, which took the backslashes of some Windows tools for parts of names."""
+    return folder.is_dir() and not any("\\" in name for name in os.listdir(folder))
 
 
 def _unpack(path: Path, folder: Path) -> None:
@@ -51,6 +57,7 @@ def _unpack(path: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
+                member.filename = member.filename.replace("\\", "/")  # of some Windows tools
                 _check_member(path, member)
             # Before a disk is filled: a member never unpacks to more than the size it declares.
             _check_sizes(path, archive)
@@ -59,7 +66,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 gigabytes = f"{size / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB left"
                 raise DataError(f"{path} unpacks to {gigabytes}. Set cache_dir elsewhere.")
             partial.mkdir()
-            archive.extractall(partial)
+            archive.extractall(partial, archive.infolist())
         for picture in find_image_files(partial):  # such a one is to be found before it is kept
             try:
                 with opened_image(picture):
@@ -93,7 +100,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
 
 def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
     """Nothing may land, or point, outside the folder it is unpacked into."""
-    name = PurePosixPath(member.filename.replace("\\", "/"))
+    name = PurePosixPath(member.filename)
     is_drive = len(name.parts) > 0 and name.parts[0].endswith(":")
     if name.is_absolute() or ".." in name.parts or is_drive:
         raise DataError(f"{path} holds {member.filename!r}, which lies outside the archive. Do not trust it.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.data.reading.image_files import find_folders, find_image_files
+from cfexplain.data.reading.image_files import EXTENSIONS, find_folders, find_image_files
 from cfexplain.data.splits import held_out_mask
 from cfexplain.errors import DataError, reason_of
 
@@ -80,6 +80,15 @@ def find_layout(root: Path) -> Layout:
     if (base / "normal").is_dir() or (base / "anomalous").is_dir():
         return _normal_and_anomalous(base)
     return _normals_alone(base)
+
+
+def unused_reason(path: Path, layout: Layout) -> str:
+    """Why the layout has no place for a file below its base."""
+    if path.suffix.lower() not in EXTENSIONS:
+        return f"with the ending {path.suffix}" if path.suffix else "without an ending"
+    *folders, _ = path.relative_to(layout.base).parts
+    depth = 2 if folders and folders[0] in ROLE_FOLDERS else 1
+    return f"in {'/'.join(folders[:depth])}, which stands for no part" if folders else "in no folder of a part"
 
 
 def read_groups(table: Path, column: str, layout: Layout) -> np.ndarray:

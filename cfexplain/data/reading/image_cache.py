@@ -28,7 +28,7 @@ from cfexplain.types import ImageShape
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of how images are decoded: a change makes every cache anew
+VERSION = 2  # of how images are decoded: a change makes every cache anew
 CHUNK = 64  # files at a time: as much is in memory while building
 
 
@@ -55,15 +55,18 @@ def mapped_images(
     cache_dir: str,
     memory_limit_mb: int,
     max_unreadable_fraction: float | None,
+    digests: Sequence[bytes] | None = None,
+    bits: int | None = None,
 ) -> CachedImages:
     """The images in their files' order; in memory where they take at most `memory_limit_mb`, else mapped.
 
     Up to `max_unreadable_fraction` of the files may be unreadable: they are left out, counted and named in the log.
-    None allows none at all.
+    None allows none at all. digests: of the files, where they are known already. bits: as read_image has it.
     Of two jobs at once one decodes and the other waits.
     """
     assert files, "no image files"
-    path = Path(cache_dir).expanduser() / "images" / f"{content_key(files, image_shape)}.u8"
+    key = content_key(image_shape, file_digests(files) if digests is None else digests, bits)
+    path = Path(cache_dir).expanduser() / "images" / f"{key}.u8"
     unreadable = _unreadable_of_sound(path)
     if unreadable is None:
         with locked(path.with_suffix(".lock")):
@@ -71,8 +74,8 @@ def mapped_images(
             if unreadable is None:
                 if path.exists():
                     log.warning("%s is damaged; making it again", path)
-                unreadable = _build(path, files, image_shape)
-    _check_unreadable(files, unreadable, max_unreadable_fraction)
+                unreadable = _build(path, files, image_shape, bits)
+    _check_unreadable(files, unreadable, max_unreadable_fraction, bits)
     indices = np.setdiff1d(np.arange(len(files)), unreadable)
     shape = (len(indices), *image_shape)
     is_mapped = prod(shape) > memory_limit_mb * 2**20
@@ -86,11 +89,16 @@ def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -
     return mapped_images(files, image_shape, cache_dir, sys.maxsize, max_unreadable_fraction=None).images
 
 
-def content_key(files: Sequence[Path], image_shape: ImageShape) -> str:
-    key = hashlib.sha256(repr((VERSION, image_shape, len(files))).encode())
-    for digest in _in_threads(_digest, files):
+def content_key(image_shape: ImageShape, digests: Sequence[bytes], bits: int | None = None) -> str:
+    key = hashlib.sha256(repr((VERSION, image_shape, bits, len(digests))).encode())
+    for digest in digests:
         key.update(digest)
     return key.hexdigest()[:32]
+
+
+def file_digests(files: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of each file's content; zeros where it cannot be read."""
+    return list(_in_threads(_digest, files))
 
 
 def _digest(file: Path) -> bytes:
@@ -112,14 +120,14 @@ def _unreadable_of_sound(path: Path) -> list[int] | None:
         return None
 
 
-def _build(path: Path, files: Sequence[Path], image_shape: ImageShape) -> list[int]:
+def _build(path: Path, files: Sequence[Path], image_shape: ImageShape, bits: int | None) -> list[int]:
     log.info("decoding %d images into %s", len(files), path)
     remove_leftovers(path.parent, f"{path.stem}.*")  # of a job that was killed: whoever holds the lock is alone
     unreadable: list[int] = []
     digest = hashlib.sha256()
 
     def write(file: BinaryIO) -> None:
-        for index, image in enumerate(_in_threads(lambda name: _image_or_none(name, image_shape), files)):
+        for index, image in enumerate(_in_threads(lambda name: _image_or_none(name, image_shape, bits), files)):
             if image is None:
                 unreadable.append(index)
             else:
@@ -134,21 +142,23 @@ def _build(path: Path, files: Sequence[Path], image_shape: ImageShape) -> list[i
     return unreadable
 
 
-def _image_or_none(file: Path, image_shape: ImageShape) -> np.ndarray | None:
+def _image_or_none(file: Path, image_shape: ImageShape, bits: int | None) -> np.ndarray | None:
     try:
-        return read_image(file, image_shape)
+        return read_image(file, image_shape, bits)
     except DataError as error:
         log.info("left out: %s", error)
         return None
 
 
-def _check_unreadable(files: Sequence[Path], unreadable: list[int], max_fraction: float | None) -> None:
+def _check_unreadable(
+    files: Sequence[Path], unreadable: list[int], max_fraction: float | None, bits: int | None
+) -> None:
     if not unreadable:
         return
     if max_fraction is None or len(unreadable) > max_fraction * len(files):
         reason = f"{files[unreadable[0]]}."
         try:
-            read_image(files[unreadable[0]], (1, 8, 8))
+            read_image(files[unreadable[0]], (1, 8, 8), bits)
         except DataError as error:
             reason = str(error)
         if max_fraction is None:

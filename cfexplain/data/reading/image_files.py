@@ -19,13 +19,18 @@ from PIL import Image, ImageOps
 from cfexplain.errors import DataError, reason_of
 from cfexplain.types import ImageShape
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+EXTENSIONS = frozenset(  # all that Pillow has for FORMATS
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm",
+     ".pbm", ".pnm", ".pfm"}
+)  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
 MIN_SIDE = 8
 MAX_PIXELS = 50_000_000  # of a picture; each takes up to 40 bytes while it is decoded
 LARGE = 5_000_000  # from so many pixels on, threads decode one after the other
 _ONE_AT_A_TIME = RLock()
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is higher, and a warning of two lines below it
+LEAST_BITS = 12  # of a file of 16: what fits into fewer is hardly meant so
+OVERSHOOT = 2  # floats that are meant to end at 1 and were resized or sharpened end below this
 EXIF_ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # orientations that exchange width and height
 # What Pillow's decoders raise on bytes they did not expect.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
@@ -37,6 +42,11 @@ class TooLarge(DataError):
 
 def find_image_files(folder: Path) -> list[Path]:
     """Image files anywhere below, by relative name; hidden ones and macOS's __MACOSX left out, links followed."""
+    return [path for path in find_files(folder) if path.suffix.lower() in EXTENSIONS]
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The same of files of any kind."""
     found: list[Path] = []
     seen: set[str] = set()
 
@@ -47,8 +57,7 @@ def find_image_files(folder: Path) -> list[Path]:
         true_path = os.path.realpath(here)
         folders[:] = [] if true_path in seen else [name for name in folders if _is_visible(name)]
         if true_path not in seen:
-            names = (name for name in files if _is_visible(name))
-            found += [Path(here, name) for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
+            found += [Path(here, name) for name in files if _is_visible(name)]
         seen.add(true_path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
@@ -65,17 +74,18 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def read_image(path: Path, image_shape: ImageShape) -> np.ndarray:
+def read_image(path: Path, image_shape: ImageShape, bits: int | None = None) -> np.ndarray:
     """(C, H, W) uint8: turned as EXIF says, in 8 bit, grey or RGB, squashed to H x W with antialiasing.
 
     What is transparent becomes black. Grey is ITU-R BT.601 luma. Of several pictures in a file the first is taken.
+    bits: that count in a file of 16; None: all, and a picture that is nearly black then is a DataError.
     """
     channels, height, width = image_shape
     with opened_image(path) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size leaves the antialiasing to `resize`.
         image.draft(None, (2 * max(height, width), 2 * max(height, width)))
         upright = ImageOps.exif_transpose(image)
-        plain = _eight_bit(upright, path).convert("L" if channels == 1 else "RGB")
+        plain = _eight_bit(upright, path, bits).convert("L" if channels == 1 else "RGB")
         pixels = np.asarray(plain.resize((width, height), Image.Resampling.BILINEAR))
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -130,7 +140,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is damaged or cut short ({reason_of(error)}).") from error
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+def _eight_bit(image: Image.Image, path: Path, bits: int | None) -> Image.Image:
     """8 bits a channel, without transparency."""
     if image.mode.startswith(("I", "F")):  # 16 bit, in 16 bits or in 32; or floats from 0 to 1 or to 255
         values, is_float = np.asarray(image), image.mode == "F"
@@ -138,10 +148,27 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         if not (low >= 0 and high <= (255 if is_float else 65535)):  # NaN is refused too
             wanted = "Scale them to 0 to 1" if is_float else "Save it with 8 or 16 bits"
             raise DataError(f"{path} has {'float ' * is_float}values from {low:g} to {high:g}. {wanted}.")
-        values = values / 257.0 if not is_float else values * 255 if high <= 1 else values
+        if is_float and (high <= 1 or high < OVERSHOOT and (values != np.rint(values)).any()):
+            values = values.clip(max=1) * 255
+        if not is_float:
+            values = values * (255 / _white(path, high, bits))
         return Image.fromarray(np.rint(values).astype(np.uint8))
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, image)
+
+
+def _white(path: Path, high: int, bits: int | None) -> int:
+    """The value of white in a file of 16 bits. The brightest pixel does not tell: a picture may be dark."""
+    white = 2 ** (bits or 16) - 1
+    if high > white:
+        raise DataError(f"{path} has values up to {high}, more than {bits} bits hold. Train with more dataset.bits.")
+    if bits is None and 0 < high < 2**LEAST_BITS:
+        fitting = next(number for number in (8, 10, LEAST_BITS) if high < 2**number)
+        raise DataError(
+            f"{path} ends at {high} of 65535, as {fitting} bits kept in 16 do, and would be black. Rescale it to 8 or "
+            f"all 16 bits, or train with dataset.bits={fitting}, the camera's number; 16 takes it as it is."
+        )
+    return white

@@ -106,7 +106,7 @@ class External(ScoringSpec):
 
     def build_network(self, encoder: EncoderSpec, image_shape: ImageShape) -> nn.Module:
         if self.path is not None:
-            return ExternalNetwork(self, read_network(Path(self.path), self.sha256))
+            return ExternalNetwork(self, read_network(Path(self.path).expanduser(), self.sha256))
         network = call_factory(self.factory)
         if self.kind is Kind.anomalib:
             network = AnomalibScore(network, self.source)
@@ -114,7 +114,7 @@ class External(ScoringSpec):
 
     def copy_files(self, folder: Path) -> None:
         if self.path is not None:
-            copy_file(Path(self.path), folder / COPY, self.sha256)
+            copy_file(Path(self.path).expanduser(), folder / COPY, self.sha256)
 
     def with_files_in(self, folder: Path) -> External:
         if self.path is None:

@@ -18,7 +18,7 @@ from cfexplain.data.exposures.folder import FolderImages
 from cfexplain.data.exposures.none import Nothing
 from cfexplain.data.datasets.folder import Folder
 from cfexplain.data.splits import role_lines, role_table
-from cfexplain.errors import DataError
+from cfexplain.errors import CfexplainWarning, DataError
 from cfexplain.types import Augmentation
 from tests.conftest import ROOT
 from tests.data.folders import SIDE, draw
@@ -207,3 +207,45 @@ def test_a_table_of_parts_that_is_none(tmp_path, folder, text, message):
     with pytest.raises(DataError, match="parts.csv") as error:
         folder(tmp_path, groups="parts.csv", group_column="part").load(NOTHING)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", ".dib", ".pnm"])
+def test_every_ending_of_what_can_be_read_is_taken(tmp_path, folder, suffix):
+    draw(tmp_path / "x", 20)
+    for number in range(10):
+        kind = {".dib": "BMP", ".pnm": "PPM"}.get(suffix, "JPEG")
+        picture = Image.open(tmp_path / f"x/{number:03d}.png")
+        picture.save(tmp_path / f"x/{number:03d}{suffix}", kind)
+        (tmp_path / f"x/{number:03d}.png").unlink()
+    splits = folder(tmp_path / "x").load(NOTHING)
+    assert sum(len(part) for part in (splits.train, splits.held_out, splits.test)) == 20
+
+
+def test_what_no_part_takes_is_counted_with_its_reason(parts, folder):
+    draw(parts / "val/good", 4)
+    draw(parts / "train/unsorted", 2)
+    draw(parts / "odd", 1)
+    for number in range(3):
+        (parts / f"train/good/{number}.heic").touch()
+    (parts / "README").touch()
+    (parts / ".DS_Store").touch()
+    with pytest.warns(CfexplainWarning) as caught:
+        splits = folder(parts).load(NOTHING)
+    (said,) = [str(each.message) for each in caught]
+    assert said == (
+        f"not used of {parts}: 1 in odd, which stands for no part, 2 in train/unsorted, which stands for no part, "
+        "4 in val, which stands for no part, 3 with the ending .heic, 1 without an ending"
+    )
+    assert len(splits.train) + len(splits.held_out) == 20
+
+
+def test_images_of_twelve_bits_are_left_out_with_a_reason_or_read(tmp_path, folder):
+    rng = np.random.default_rng(0)
+    (tmp_path / "x").mkdir()
+    for number in range(20):
+        values = rng.integers(4096, size=(SIDE, SIDE)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"x/{number}.png")
+    with pytest.raises(DataError, match="20 of 20 images cannot be used.*dataset.bits=12"):
+        folder(tmp_path / "x", channels=1).load(NOTHING)
+    splits = folder(tmp_path / "x", bits=12).load(NOTHING)
+    assert splits.image_shape[0] == 1 and splits.train.images.max() == 255 and splits.train.images.min() == 0

@@ -57,6 +57,14 @@ def test_a_name_that_leads_outside_is_refused(tmp_path, cache, name):
     assert not [path for path in tmp_path.rglob("*") if path.name in ("evil.txt", "good.txt")]
 
 
+def test_backslashes_part_folders(tmp_path, cache):
+    path = make_zip(tmp_path / "x.zip", {"parts\\a\\b.txt": b"b", "parts\\c.txt": b"c", "d/e.txt": b"e"})
+    folder = unpacked(path, cache)
+    assert files_below(folder) == {"parts/a/b.txt": b"b", "parts/c.txt": b"c", "d/e.txt": b"e"}
+    (folder / "parts\\a\\b.txt").touch()  # as an earlier version left it
+    assert files_below(unpacked(path, cache)) == {"parts/a/b.txt": b"b", "parts/c.txt": b"c", "d/e.txt": b"e"}
+
+
 def test_a_link_is_refused(tmp_path, cache):
     link = zipfile.ZipInfo("link.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -66,6 +66,32 @@ def test_floats_of_no_known_scale_are_refused(tmp_path, value):
         grey(saved(tmp_path / "x.tif", array))
 
 
+@pytest.mark.parametrize("most", [1.02, 1.3, 1.9])
+def test_floats_that_overshoot_one_are_cut_there(tmp_path, most):
+    values = np.linspace(0, most, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
+    wanted = np.rint(np.minimum(values, 1) * 255)
+    assert np.abs(grey(saved(tmp_path / "x.tif", values)) - wanted).max() <= 1
+    whole = np.zeros((SIDE, SIDE), dtype=np.float32)
+    whole[3:] = 1  # a dark picture of 0 to 255: of whole numbers up to 2
+    whole[5:] = 2
+    assert (grey(saved(tmp_path / "y.tif", whole)) == whole).all()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_fewer_bits_kept_in_sixteen_are_named_and_read(tmp_path, bits):
+    values = (GREY / 255 * (2**bits - 1)).astype(np.uint16)
+    path = saved(tmp_path / "x.png", values)
+    with pytest.raises(DataError, match=f"would be black.*dataset.bits={bits}"):
+        grey(path)
+    read = {number: read_image(path, (1, SIDE, SIDE), number)[0] for number in (bits, 12, 16)}
+    assert np.abs(read[bits].astype(int) - GREY).max() <= 1
+    assert np.abs(read[16] - np.rint(values / 257)).max() <= 1
+    assert np.abs(read[12] - np.rint(values / 4095 * 255)).max() <= 1  # a dark one stays dark
+    with pytest.raises(DataError, match="more than 8 bits hold"):
+        read_image(saved(tmp_path / "y.png", GREY.astype(np.uint16) * 257), (1, SIDE, SIDE), 8)
+    assert (grey(saved(tmp_path / "z.png", np.zeros((SIDE, SIDE), np.uint16))) == 0).all()
+
+
 def test_integers_above_sixteen_bits_are_refused(tmp_path):
     with pytest.raises(DataError, match="8 or 16 bits"):
         grey(saved(tmp_path / "x.tif", GREY.astype(np.int32) * 1000))
