@@ -49,6 +49,7 @@ MISTAKES = [
     (["explain", "run=x", "images=[part (1).png,b.png]"], "\"images=['part (1).png','b.png']\""),
     (["explain"], "run"),
     (["explain", "run=latest", "dataset=mnist"], "explain takes dataset from its run"),
+    (["explain", "run=latest", "dataset.root=moved"], "if the images have moved, give data_root=moved"),
     (["explain", "run=latest", "detector.steps=3"], "explain takes detector from its run"),
 ]
 
