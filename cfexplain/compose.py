@@ -104,10 +104,8 @@ def register_help(line: CommandLine) -> None:
 
 
 def register_presets(line: CommandLine | None = None) -> None:
-    """Make Hydra know the presets that a command line names, which keeps --help short; without a line all of them.
-
-    The values of --from as well, so that Hydra reads no file for them, nor what lies beside it.
-    """
+    """Make Hydra know the presets that a command line names, which keeps --help short; without a line all of them; and
+    the values of --from, so that it reads no file for them, nor what lies beside it."""
     if line is not None and line.source:
         ConfigStore.instance().store(name=line.config_name, node=line.saved)
     known = presets()
@@ -157,10 +155,8 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
         _check_key(override, base, groups)
     composed = compose(line.config_name, [*line.hydra_overrides, *overrides])
     if composed.get("allow_custom_code") and "allow_custom_code" not in [each.key_or_group for each in parsed]:
-        raise ConfigError(
-            "allow_custom_code: true in a config file does not count, for a file must not run code unasked. If you "
-            "trust it, add allow_custom_code=true"
-        )
+        raise ConfigError("allow_custom_code: true in a config file does not count, for a file must not run code "
+                          "unasked. If you trust it, add allow_custom_code=true")
     if line.flags.config_dir:
         _check_hydra(line, overrides)
     return composed
@@ -176,8 +172,7 @@ def _check_place(override: Override) -> None:
     if inside and (not is_free or is_path or re.search(PLACES_OF_LAUNCHERS, f"{override.key_or_group}={value}")):
         raise ConfigError(
             f"{override.input_line}: where Hydra writes and what it runs is not to be set; leave it out (free are the "
-            "other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose)"
-        )
+            "other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose)")
 
 
 def _check_hydra(line: CommandLine, overrides: list[str]) -> None:
@@ -190,10 +185,8 @@ def _check_hydra(line: CommandLine, overrides: list[str]) -> None:
     for values in (asked, found):  # what follows from the words
         del values["overrides"], values["runtime"], values["job"]["override_dirname"]
     if (key := first_difference(asked, found)) is not None:
-        raise ConfigError(
-            f"a file in {line.flags.config_dir} sets hydra.{key}: a config file gives values, and must not tell Hydra "
-            "what to run or where to write; take it out of the file"
-        )
+        raise ConfigError(f"a file in {line.flags.config_dir} sets hydra.{key}: a config file gives values, and must "
+                          "not tell Hydra what to run or where to write; take it out of the file")
 
 
 def _combinations(line: CommandLine) -> list[list[str]]:
