@@ -35,6 +35,7 @@ USAGE = "\n".join([
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 2 usage or config, 3 data or run missing or damaged, 75 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    _listen_to_nobody()
     try:
         code = _main(argv)
         sys.stdout.flush()
@@ -47,6 +48,18 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch says on a CPU
+            raise
+        complain("out of memory: this needs more than the machine has; lower the sizes of the networks or the batch")
+        return 1
+
+
+def _listen_to_nobody() -> None:
+    """Where stdout or stderr is closed, what is written there goes nowhere; the result does not depend on it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def _main(argv: list[str]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import re
 import shutil
 import typing
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from cfexplain.reporting.console import complain
 from cfexplain.runs.lookup import holds_runs, run_folders
 from cfexplain.yaml_files import yaml_text
 
+MAX_SWEPT = 10_000  # values of a key
 SAVED = "saved"  # what Hydra knows the config of --from by
 EXPERIMENT = "experiment"  # the group whose options are the presets
 LAUNCHERS = {  # name -> module it needs, extra that brings it, program it calls, our settings (conf/hydra/launcher)
@@ -105,6 +108,17 @@ def saved_values(source: Path) -> dict[str, Any]:
     if values.pop("hydra", None) is not None:
         complain(f"note: what {source} says of hydra is ignored: a config file only gives values")
     return values
+
+
+def listed(text: str, values: Callable[[], Iterator[str]]) -> list[str]:
+    """The values of a sweep, which was typed as `text`."""
+    try:
+        found = list(itertools.islice(values(), MAX_SWEPT + 1))
+    except ValueError as error:  # a range with step 0
+        raise ConfigError(f"{text}: {error}") from error
+    if not 0 < len(found) <= MAX_SWEPT:
+        raise ConfigError(f"{text}: a sweep runs 1 to {MAX_SWEPT:,} values of a key")
+    return found
 
 
 def _check_files(folder: Path) -> None:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, quoting_advice, top_level_keys
+from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, listed, quoting_advice, top_level_keys
 from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
@@ -199,7 +199,9 @@ def _combinations(line: CommandLine) -> list[list[str]]:
             raise ConfigError(f"{text} is a sweep: add -m to run each value, or write a list as key=[a,b] ({values})")
         elif override.is_discrete_sweep():
             choices.append([f"{override.get_key_element()}={value}" for value in _values(line, override)])
-        # An interval gets its values from the sweeper; each job checks its own.
+        elif not any(text.startswith("hydra/sweeper=") for text in line.overrides):
+            raise ConfigError(f"{text}: an interval needs a sweeper that draws values (hydra/sweeper=...); give a list")
+        # Such a sweeper gives an interval its values; each job checks its own.
     first = [values[0] for values in choices]
     others = [
         [*first[:index], value, *first[index + 1 :]]
@@ -213,7 +215,8 @@ def _values(line: CommandLine, override: Override) -> list[str]:
     """The single values of an override as they would be typed: one, or those of a sweep or a glob."""
     value, group = override.value(), override.key_or_group
     if not isinstance(value, Glob):
-        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [str(value)]
+        is_sweep = override.is_discrete_sweep()
+        return listed(override.input_line, override.sweep_string_iterator) if is_sweep else [str(value)]
     if group not in [*all_groups(), EXPERIMENT]:
         raise ConfigError(f"{override.input_line}: glob() chooses among the options of a group, and {group} is none")
     matching = value.filter(line.options_of(group))
@@ -248,11 +251,11 @@ def _check_option(line: CommandLine, override: Override, groups: list[str]) -> N
     if group not in groups or override.is_delete():
         return
     if line.source:
-        raise ConfigError(
-            f"{group}= chooses a group, and --from repeats a run with the groups it had; override single values "
-            f"({group}.<key>=<value>), or leave --from out"
-        )
+        raise ConfigError(f"{group}= chooses a group, and --from repeats a run with the groups it had; override single "
+                          f"values ({group}.<key>=<value>), or leave --from out")
     value: Any = override.value()
+    if value is None and group == "metric":
+        raise ConfigError(f"{override.input_line}: name metrics, metric=[auroc,fid]")
     if isinstance(value, list) and group != "metric":
         raise ConfigError(f"{override.input_line}: give one {group}; a sweep runs several, -m {group}=a,b")
     for option in value if isinstance(value, list) else [value]:
@@ -271,15 +274,11 @@ def _check_owner(line: CommandLine, override: Override) -> None:
     head = override.key_or_group.split(".")[0]
     moved = MOVED_ROOTS.get(override.key_or_group)
     if line.command != "train" and moved:
-        raise ConfigError(
-            f"{override.input_line}: {line.command} takes {head} from its run; if the images have moved, give "
-            f"{moved}={override.get_value_string()}"
-        )
+        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run; if the images have moved, "
+                          f"give {moved}={override.get_value_string()}")
     if line.command != "train" and head not in top_level_keys(line.command) and head in top_level_keys("train"):
-        raise ConfigError(
-            f"{override.input_line}: {line.command} takes {head} from its run and must not contradict it; leave it "
-            f"out, or train another run: cfexplain train {override.input_line}"
-        )
+        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run and must not contradict "
+                          f"it; leave it out, or train another run: cfexplain train {override.input_line}")
 
 
 def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:

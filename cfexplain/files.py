@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -11,6 +12,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,6 +113,14 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **finite(values)}, indent=2) + "\n")
 
 
+def regular(path: Path) -> Path:
+    """The same, to be opened; OSError for a pipe, a device or a socket: it might have no end, or nobody to fill it."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails at once
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
+
+
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """nan and inf are no JSON: null stands for them."""
     return {
@@ -121,7 +131,7 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """DataError where the file is missing or is no JSON object."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        if regular(path).stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"{path} is damaged: it has more than {MAX_JSON_BYTES >> 20} MB")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

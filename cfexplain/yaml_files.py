@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cfexplain.errors import DataError
+from cfexplain.files import regular
 
 MAX_BYTES = 2**20  # of the file, and of what its aliases make of it; a run's config has 5,000
 MAX_DEPTH = 50
@@ -19,7 +20,7 @@ def yaml_text(file: Path) -> str:
     """OSError where it cannot be read, DataError where it is damaged or too large."""
     import yaml  # not for --help
 
-    with file.open("rb") as opened:
+    with regular(file).open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise DataError(f"{file} has {file.stat().st_size / 2**20:.0f} MB: a config has less than {MAX_BYTES >> 20} MB")

@@ -17,7 +17,7 @@ from cfexplain.data.reading.raw_images import RawImages
 from cfexplain.data.recorded_split import contents, digest_of
 from cfexplain.data.splits import image_set
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.files import printable
+from cfexplain.files import printable, regular
 from cfexplain.lazy import torch
 from cfexplain.types import ANOMALOUS, ImageSet, ImageShape, Splits
 
@@ -124,7 +124,7 @@ def _matches(pattern: str) -> list[Path]:
 def _listed(path: Path) -> list[Path]:
     """Paths of a list file, relative to it; empty lines and lines that begin with # are passed over."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in regular(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"images: cannot read the list {path}: {error}") from error
     files = [path.parent / line for line in lines if line and not line.startswith("#")]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cfexplain.errors import DataError, reason_of
+from cfexplain.files import regular
 from cfexplain.types import ImageSet, Splits
 
 PARTS = ("train", "held_out", "test")
@@ -89,7 +90,7 @@ class RecordedSplit:
 def read_split(file: Path) -> RecordedSplit | None:
     """None where there is none. DataError where it is damaged."""
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
+        with regular(file).open(encoding="utf-8", newline="") as opened:
             reader = csv.DictReader(opened)
             rows = tuple(reader)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cfexplain.engine.loop import Learner
 from cfexplain.errors import DataError, DiskFull
-from cfexplain.files import replacing
+from cfexplain.files import regular, replacing
 from cfexplain.lazy import nn, torch
 
 SCHEMA_VERSION = 1
@@ -62,9 +62,9 @@ def load(path: Path, remedy: str, sha256: str | None = None) -> dict[str, Any]:
     sha256: of the file that is wanted; another one is not read.
     """
     try:
-        if sha256 is not None and _sha256(path) != sha256:
+        if sha256 is not None and _sha256(regular(path)) != sha256:
             raise DataError(f"{path} is not the file that this run wrote (run.json has its digest); {remedy}")
-        content = _unsealed(path.read_bytes())
+        content = _unsealed(regular(path).read_bytes())
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"no {path}; {remedy}") from error

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfexplain import config
 from cfexplain.cli import main
+from cfexplain.data.own_images import find_images
+from cfexplain.data.reading.archives import unpacked
+from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.recorded_split import read_split
+from cfexplain.engine import checkpoint
+from cfexplain.errors import DataError
+from cfexplain.files import read_json
 from tests.conftest import ROOT
 
 SIDE = 16
@@ -57,6 +65,8 @@ def empty_class(root: Path) -> None:
 CASES: dict[str, tuple[Damage, str]] = {
     "truncated jpeg": (truncated_jpeg, "cut.jpg is damaged or cut short"),
     "text as png": (lambda root: (root / "train/good/text.png").write_text("no image"), "text.png is no image"),
+    "a pipe": (lambda root: os.mkfifo(root / "train/good/pipe.png"), "it is no regular file"),
+    "a device": (lambda root: (root / "train/good/zero.png").symlink_to("/dev/zero"), "it is no regular file"),
     "1x1": (lambda root: Image.new("RGB", (1, 1)).save(root / "train/good/dot.png"), "dot.png is 1x1"),
     "20000x20000": (
         lambda root: Image.new("1", (20_000, 20_000)).save(root / "train/good/huge.png"), "huge.png is too large"
@@ -98,6 +108,18 @@ def test_among_many_good_ones_a_damaged_file_is_left_out_counted_and_named(parts
     said = done.stdout + (tmp_path / "t/cfexplain.log").read_text()
     assert "1 of 29 images" in said and "cut.jpg" in said
     assert "train 18, held out 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("run.json", read_json), ("config.yaml", config.read), ("last.pt", lambda path: checkpoint.load(path, "again")),
+     ("images-idx3-ubyte.gz", read_idx_images), ("images.txt", lambda path: find_images([str(path)])),
+     ("split.csv", read_split), ("parts.zip", lambda path: unpacked(path, str(path.parent)))],
+)
+def test_a_pipe_that_nobody_fills_is_not_waited_for(tmp_path, name, read):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=name):
+        read(tmp_path / name)
 
 
 def test_a_zip_that_leads_outside(parts, capsys, tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -41,6 +42,10 @@ MISTAKES = [
     (["explain", "run=latest", "images=[a.png]", "box=[0,0,1,nan]"], "box[3] must be a finite number"),
     (["train", "detector=[bce,hsc]"], "give one detector"),
     (["train", "dataset=[mnist,cifar10]"], "give one dataset"),
+    (["evaluate", "run=x", "metric=null"], "metric=null: name metrics"),
+    (["train", "-m", "seed=interval(0,1)"], "an interval needs a sweeper"),
+    (["train", "-m", "seed=range(0,5,0)"], "must not be zero"),
+    (["train", "-m", "seed=range(0,1000000000)"], "a sweep runs 1 to 10,000 values of a key"),
     (["train", "run_dir="], "run_dir is empty"),
     (["train", "output_root=' '"], "output_root is empty"),
     (["explain", "run="], "run is empty"),
@@ -65,6 +70,21 @@ def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain, tmp_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: asking for it is no mistake")
+def test_a_network_that_fits_in_no_memory_is_one_line(cfexplain):
+    done = cfexplain("train", *TINY, "generator.width=100000000", "dry_run=true")
+    assert done.code == 1 and done.stderr.count("\n") == 1 and "out of memory" in done.stderr
+
+
+def test_the_result_does_not_depend_on_who_listens(tmp_path):
+    words = [sys.executable, "-m", "cfexplain", "train", *TINY, "dry_run=true"]
+    shown = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], **shown)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown["env"] |= {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TERM": "dumb"}
+    done = subprocess.run(words, stdout=subprocess.PIPE, **shown)
+    assert (done.returncode, done.stderr) == (0, "") and "train" in done.stdout
+
+
 def test_a_missing_gpu_is_said(cfexplain):
     done = cfexplain("train", "device=cuda")
     assert done.code == 2

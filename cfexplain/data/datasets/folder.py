@@ -186,7 +186,7 @@ class Folder(FolderDataset):
 
     @property
     def slug(self) -> str:
-        name = Path(self.root).expanduser().resolve().name.removesuffix(".zip")
+        name = Path(os.path.realpath(Path(self.root).expanduser())).name.removesuffix(".zip")
         return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
 
     def layout(self, root: Path) -> Layout:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from cfexplain.data.reading.cache import locked
 from cfexplain.data.reading.image_files import find_image_files, opened_image, TooLarge
 from cfexplain.errors import DataError, reason_of
+from cfexplain.files import regular
 
 MAX_GROWTH, SMALL = 100, 64 * 2**20  # times its size, and bytes that need no second look
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # RuntimeError: encrypted or unknown
@@ -32,7 +33,7 @@ def unpacked(path: Path, cache_dir: str) -> Path:
     if path.suffix.lower() != ".zip":
         raise DataError(f"{path} is neither a folder nor a .zip. Unpack it and set root to the folder.")
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}).") from error

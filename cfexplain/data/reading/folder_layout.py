@@ -17,6 +17,7 @@ import numpy as np
 from cfexplain.data.reading.image_files import EXTENSIONS, find_folders, find_image_files
 from cfexplain.data.splits import held_out_mask
 from cfexplain.errors import DataError, reason_of
+from cfexplain.files import regular
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def read_groups(table: Path, column: str, layout: Layout) -> np.ndarray:
     """(N,) int of the layout's normals: which of them show one part, by a CSV file with the columns `file`, of paths
     below the layout's base, and `column`. DataError where it is no such table or lacks one of them."""
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with regular(table).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for name in ("file", column):
                 if name not in (rows.fieldnames or ()):

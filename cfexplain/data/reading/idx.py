@@ -13,6 +13,7 @@ import numpy as np
 
 from cfexplain.data.reading.raw_images import numbered, RawImages
 from cfexplain.errors import DataError, reason_of
+from cfexplain.files import regular
 from cfexplain.lazy import torchvision
 
 _SIDE = 28
@@ -88,7 +89,7 @@ def _read_idx(path: Path, kind: str) -> np.ndarray:
     num_dimensions = int(kind[3])
     end = 4 * (num_dimensions + 1)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(regular(path)) if path.suffix == ".gz" else regular(path).open("rb") as file:
             header = file.read(end)
             if len(header) < end or header[:4] != bytes([0, 0, 8, num_dimensions]):  # 8: unsigned bytes
                 raise DataError(f"{path} is no {kind} file (wrong header). Fetch it again or name another file.")

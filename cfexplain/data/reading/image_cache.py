@@ -23,7 +23,7 @@ import numpy as np
 from cfexplain.data.reading.cache import locked, write_atomically
 from cfexplain.data.reading.image_files import read_image
 from cfexplain.errors import DataError
-from cfexplain.files import remove_leftovers
+from cfexplain.files import regular, remove_leftovers
 from cfexplain.types import ImageShape
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def file_digests(files: Sequence[Path]) -> list[bytes]:
 
 def _digest(file: Path) -> bytes:
     try:
-        with file.open("rb") as content:
+        with regular(file).open("rb") as content:
             return hashlib.file_digest(content, "sha256").digest()
     except OSError:
         return bytes(32)  # unreadable, which `_build` will say

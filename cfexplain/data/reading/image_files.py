@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cfexplain.errors import DataError, reason_of
+from cfexplain.files import regular
 from cfexplain.types import ImageShape
 
 EXTENSIONS = frozenset(  # all that Pillow has for FORMATS
@@ -121,7 +122,7 @@ def _size_or_none(image: Path) -> tuple[int, int] | None:
 def opened_image(path: Path) -> Iterator[Image.Image]:
     """The file opened by Pillow, its size checked; what goes wrong with it inside the block is a DataError."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(regular(path), formats=FORMATS) as image:
             width, height = image.size
             if min(width, height) < MIN_SIDE:
                 raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.files import replacing
+from cfexplain.files import regular, replacing
 from cfexplain.lazy import nn, Tensor, torch
 
 
@@ -111,7 +111,7 @@ def short(error: BaseException) -> str:
 
 def _checked_content(path: Path, sha256: str | None) -> bytes:
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
+        if (size := regular(path).stat().st_size) > MAX_BYTES:
             limit = f"{size / 2**20:.0f} MB, {MAX_BYTES >> 20} are read"
             raise DataError(f"{path} is too large ({limit}); load it in a function of yours: {FUNCTION}")
         content = path.read_bytes()
