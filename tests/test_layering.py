@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"lazy", "errors", "checks", "version", "older_runs"}, {"types", "presets", "files", "yaml_files"},
+    {"lazy", "errors", "checks", "version", "older_runs"}, {"types", "presets", "files"}, {"yaml_files"},
     {"config", "engine"}, {"data", "encoders"},
     {"detectors", "generators"}, {"explanation"}, {"metrics"}, {"runs"}, {"inspection"}, {"reporting"}, {"health"},
     {"commands"}, {"command_line"}, {"compose"}, {"dispatch"}, {"cli"}, {"__main__"},

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -46,7 +45,6 @@ class FolderDataset(AugmentedDataset):
     rotation, exposure: of training batches, as flip and crop_padding are.
     """
 
-    bits: ClassVar[int | None] = None  # that count in files of 16; or a field
 
     rotation: float
     exposure: float
@@ -76,6 +74,11 @@ class FolderDataset(AugmentedDataset):
     def advice(self) -> str:
         """What to do where there are no files."""
         return "Set dataset.root to a folder of images or a .zip of one."
+
+    @property
+    def camera_bits(self) -> int | None:
+        """Those that count in files of 16 bits; None for all."""
+        return None
 
     @abstractmethod
     def layout(self, root: Path) -> Layout:
@@ -121,7 +124,7 @@ class FolderDataset(AugmentedDataset):
         files = [path for part in parts for path in part]
         cached = mapped_images(
             files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction,
-            digests=[digests[path] for path in files], bits=self.bits,
+            digests=[digests[path] for path in files], bits=self.camera_bits,
         )
         roles = np.repeat(range(len(parts)), [len(part) for part in parts])[cached.indices]
         for role, name in enumerate(PART_NAMES):
@@ -161,7 +164,7 @@ class FolderDataset(AugmentedDataset):
 
     def num_channels(self, normals: Sequence[Path]) -> int:
         """1 where `channels` is null and the first normal images have no colour."""
-        return self.channels or (1 if all(_is_grey(path, self.bits) for path in normals[:NUM_LOOKED_AT]) else 3)
+        return self.channels or (1 if all(_is_grey(path, self.camera_bits) for path in normals[:NUM_LOOKED_AT]) else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +191,10 @@ class Folder(FolderDataset):
     def slug(self) -> str:
         name = Path(os.path.realpath(Path(self.root).expanduser())).name.removesuffix(".zip")
         return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
+
+    @property
+    def camera_bits(self) -> int | None:
+        return self.bits
 
     def layout(self, root: Path) -> Layout:
         return find_layout(root)
