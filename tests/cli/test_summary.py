@@ -54,7 +54,10 @@ def times(sweep: Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_twelve_cells_one_fails_and_runs_alone_again(cfexplain, tmp_path, own_datasets):
     sweep = tmp_path / "sweep"
-    (sweep / "7").mkdir(parents=True)
+    for folder in (sweep, sweep / "7"):  # begun, and killed before there was a record
+        (folder / ".hydra").mkdir(parents=True)
+        for name in (".lock", "cfexplain.log"):
+            (folder / name).touch()
     (sweep / "7" / "images").write_text("where a folder must be")  # the cell fails while it runs
     done = cfexplain("train", *SWEEP)
     assert done.code == 1, done.stderr
