@@ -45,7 +45,6 @@ class FolderDataset(AugmentedDataset):
     rotation, exposure: of training batches, as flip and crop_padding are.
     """
 
-
     rotation: float
     exposure: float
     root: str
