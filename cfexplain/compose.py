@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, listed, quoting_advice, top_level_keys
+from cfexplain.commands.base import ROOT_KEYS
 from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
 from cfexplain.errors import ConfigError, did_you_mean
 from cfexplain.presets import presets
@@ -35,7 +36,6 @@ BEHAVIOUR = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else 
 HELP_WIDTH = 120
 FREE_OF_HYDRA = r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|job\.env_set)\.[\w.]+|hydra\.verbose"
 PLACES_OF_LAUNCHERS = r"\b(_target_|submitit_folder|temp_folder)\b|=.*\bhydra\b"  # and what they run
-MOVED_ROOTS = {"dataset.root": "data_root", "exposure.root": "exposure_root"}  # of a run that is opened
 MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
 
 
@@ -272,8 +272,8 @@ def _check_name(line: CommandLine, group: str, option: str) -> None:
 def _check_owner(line: CommandLine, override: Override) -> None:
     """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
     head = override.key_or_group.split(".")[0]
-    moved = MOVED_ROOTS.get(override.key_or_group)
-    if line.command != "train" and moved:
+    moved = ROOT_KEYS.get(head)
+    if line.command != "train" and override.key_or_group == f"{head}.root" and moved:
         raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run; if the images have moved, "
                           f"give {moved}={override.get_value_string()}")
     if line.command != "train" and head not in top_level_keys(line.command) and head in top_level_keys("train"):

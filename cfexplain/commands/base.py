@@ -23,6 +23,7 @@ from cfexplain.runs.folder import RunFolder
 from cfexplain.runs.lookup import record_of
 from cfexplain.types import Tick
 
+ROOT_KEYS = {"dataset": "data_root", "exposure": "exposure_root"}  # group of a run -> key of the commands that open it
 WITHOUT_DIGEST = "{}: its run.json holds no digest of its weights, as of earlier versions; they are taken as they are"
 
 

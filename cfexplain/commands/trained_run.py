@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain import config as configs
+from cfexplain.commands.base import ROOT_KEYS
 from cfexplain.commands.train_config import TrainConfig
 from cfexplain.detectors.base import build_detector, Detector
 from cfexplain.detectors.external.calibration import check_unchanged
@@ -24,8 +25,6 @@ from cfexplain.older_runs import with_missing_values
 from cfexplain.runs.lookup import find_run, parent_runs, record_of
 from cfexplain.types import ImageShape, Splits
 from cfexplain.version import VERSION
-
-ROOT_KEYS = {"dataset": "data_root", "exposure": "exposure_root"}  # group of a run -> key of the commands that open it
 
 MAX_SIDE = 4096  # pixels of an image that a network is made for; a file that claims more would take all memory
 

@@ -14,7 +14,8 @@ from cfexplain.types import ImageShape, Splits
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """Where a generator edits. A generator that says so has `with_region` beside `forward`: images and this.
+    """Where a generator edits. A generator that says so has `with_region` beside `forward`: images and this; and, as
+    held-out normal images tell where a region begins, `track` for training and `calibrate` for its end.
 
     drawn:  (N, C, H, W) in [-1, 1], what it puts in the place of the source within the region.
     logits: (N, 1, H, W) float32 of a pixel's being in the region.

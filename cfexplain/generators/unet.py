@@ -85,13 +85,12 @@ class UnetGenerator(nn.Module):
     @no_grad
     def calibrate(self, normals: Tensor) -> None:
         """Set `level` by (N, C, H, W) uint8 held-out normal images."""
-        self.level.zero_()
         logits = []
         for batch in normals[:CALIBRATING_IMAGES].split(CALIBRATING_BATCH):
-            images, zeros = to_float(batch.to(self.level.device)), torch.zeros_like(batch[:, 0, 0, 0]).long()
+            images = to_float(batch.to(self.level.device))
+            zeros = torch.zeros(len(images), dtype=torch.long, device=images.device)
             for concept in range(self.num_concepts):
-                region = self.with_region(images, zeros.to(images.device), zeros.to(images.device) + concept)[1]
-                logits.append(region.logits.flatten())
+                logits.append(self.with_region(images, zeros, zeros + concept)[1].logits.flatten())
         self.level.copy_(self._level_of(torch.cat(logits)))
 
     def forward(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> Tensor:

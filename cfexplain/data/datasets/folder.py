@@ -42,6 +42,8 @@ PART_NAMES = ("training", "held-out", "normal test")  # parts without which ther
 class FolderDataset(AugmentedDataset):
     """root: a folder, or a .zip of one. channels: null leaves it to the dataset.
 
+    bits: those that count in files of 16; null: all, and a picture that is nearly black then is refused.
+
     rotation, exposure: of training batches, as flip and crop_padding are.
     """
 
@@ -50,6 +52,7 @@ class FolderDataset(AugmentedDataset):
     root: str
     image_size: int
     channels: int | None
+    bits: int | None
     memory_limit_mb: int
     max_unreadable_fraction: float
 
@@ -60,6 +63,8 @@ class FolderDataset(AugmentedDataset):
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or null, got {self.channels}")
         check_between(self, 0, 180, "rotation")
         check_between(self, 0, 0.9, "exposure")
+        if self.bits is not None:
+            check_between(self, 8, 16, "bits")
         check_source(self.root, self.max_unreadable_fraction)
 
     @property
@@ -73,11 +78,6 @@ class FolderDataset(AugmentedDataset):
     def advice(self) -> str:
         """What to do where there are no files."""
         return "Set dataset.root to a folder of images or a .zip of one."
-
-    @property
-    def camera_bits(self) -> int | None:
-        """Those that count in files of 16 bits; None for all."""
-        return None
 
     @abstractmethod
     def layout(self, root: Path) -> Layout:
@@ -123,7 +123,7 @@ class FolderDataset(AugmentedDataset):
         files = [path for part in parts for path in part]
         cached = mapped_images(
             files, shape, self.cache_dir, self.memory_limit_mb, self.max_unreadable_fraction,
-            digests=[digests[path] for path in files], bits=self.camera_bits,
+            digests=[digests[path] for path in files], bits=self.bits,
         )
         roles = np.repeat(range(len(parts)), [len(part) for part in parts])[cached.indices]
         for role, name in enumerate(PART_NAMES):
@@ -163,7 +163,7 @@ class FolderDataset(AugmentedDataset):
 
     def num_channels(self, normals: Sequence[Path]) -> int:
         """1 where `channels` is null and the first normal images have no colour."""
-        return self.channels or (1 if all(_is_grey(path, self.camera_bits) for path in normals[:NUM_LOOKED_AT]) else 3)
+        return self.channels or (1 if all(_is_grey(path, self.bits) for path in normals[:NUM_LOOKED_AT]) else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,6 @@ class Folder(FolderDataset):
     group_column: its column of them, beside `file`, the path below the root.
     """
 
-    bits: int | None
     test_fraction: float
     groups: str | None
     group_column: str
@@ -183,17 +182,11 @@ class Folder(FolderDataset):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "test_fraction")
-        if self.bits is not None:
-            check_between(self, 8, 16, "bits")
 
     @property
     def slug(self) -> str:
         name = Path(os.path.realpath(Path(self.root).expanduser())).name.removesuffix(".zip")
         return f"folder-{as_slug(name)[:MAX_SLUG] or 'images'}"
-
-    @property
-    def camera_bits(self) -> int | None:
-        return self.bits
 
     def layout(self, root: Path) -> Layout:
         return find_layout(root)

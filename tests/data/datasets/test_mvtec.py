@@ -26,7 +26,7 @@ def mvtec(tmp_path):
     def make(root: Path, category: str = "screw", **changes) -> Mvtec:
         values = {
             "cache_dir": str(tmp_path / "cache"), "held_out_fraction": 0.1, "seed": 0, "root": str(root),
-            "category": category, "image_size": 64, "channels": None, "memory_limit_mb": 0,
+            "category": category, "image_size": 64, "channels": None, "bits": None, "memory_limit_mb": 0,
             "max_unreadable_fraction": 0.0, "flip": False, "crop_padding": 0, "rotation": 0.0,
             "exposure": 0.0,
         }
