@@ -27,7 +27,9 @@ MISSING_VALUES: Mapping[str, Mapping[str, Any]] = {  # target -> what it was bef
     },
     "cfexplain.data.datasets.mvtec.Mvtec": {"rotation": 0.0, "exposure": 0.0, "bits": 16},
     "cfexplain.detectors.gaussian.Gaussian": {"map_layers": None},
-    "cfexplain.generators.unet.Unet": {"sees_score_map": False, "false_region_rate": 0.02},
+    "cfexplain.generators.unet.Unet": {
+        "sees_score_map": False, "false_region_rate": 0.02, "inpaints": False, "rises": True,
+    },
     "cfexplain.generators.conv.Conv": {"exact_skip": False, "head_width": 0, "joins_stem": False},
 }
 

@@ -57,10 +57,11 @@ class FittedModel:
     num_alpha_bins: int
 
 
-def look_with(generator: nn.Module, detector: Detector) -> None:
-    """Let a generator that sees its detector's score map do so: by a function, the detector is no part of it."""
-    if hasattr(generator, "score_map") and detector.spec.has_score_map:
-        generator.score_map = detector.score_map
+def look_with(detector: Detector, *generators: nn.Module) -> None:
+    """Let generators that see their detector's score map do so: by a function, the detector is no part of them."""
+    for generator in generators:
+        if hasattr(generator, "score_map") and detector.spec.has_score_map:
+            generator.score_map = detector.score_map
 
 
 class Confined(nn.Module):

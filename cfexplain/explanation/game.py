@@ -90,23 +90,22 @@ class CounterfactualLearner(Learner):
             raise ConfigError("the generator needs exposure images as anomalous sources; set exposure=...")
         if training.perceptual > 0 and not detector.has_feature_maps:
             raise ConfigError("fit.perceptual needs a detector on encoder=lite0 or encoder=timm, for its features")
+        if training.cycle > 0 and not spec.makes_anomalies:
+            raise ConfigError("a generator that only makes images more normal has no way back; set fit.cycle=0")
         self.training, self.detector = training, detector.eval().requires_grad_(False)
-        self.seed, self.device, self.ranks = seed, device, ranks
+        self.seed, self.device, self.ranks, self.rises = seed, device, ranks, spec.makes_anomalies
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "generator"))
             shape = splits.image_shape
-            self.generator = spec.build_generator(shape, training.num_alpha_bins, training.num_concepts).to(device)
-            self.discriminator = spec.build_discriminator(shape, training.num_alpha_bins).to(device)
+            place = {"device": device, "memory_format": torch.channels_last}  # convolutions are fastest in this layout
+            self.generator = spec.build_generator(shape, training.num_alpha_bins, training.num_concepts).to(**place)
+            self.discriminator = spec.build_discriminator(shape, training.num_alpha_bins).to(**place)
             self.concept_classifier = build_concept_classifier(spec, training, shape).to(device)
         self.networks = Networks(
             generator=self.generator, discriminator=self.discriminator, concept_classifier=self.concept_classifier,
             detector=self.detector)
-        for network in (self.generator, self.discriminator):
-            network.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        for network in (self.generator, self.average):
-            look_with(network, detector)
-
+        look_with(detector, self.generator, self.average)
         self.generator_optimizer = training.adam(self.generator, training.learning_rate)
         self.discriminator_optimizer = training.adam(self.discriminator, training.discriminator_learning_rate)
         self.concept_optimizer = training.adam(self.concept_classifier, training.learning_rate)
@@ -129,7 +128,7 @@ class CounterfactualLearner(Learner):
         edits, region = edited(self.generator, batch.sources, batch.target_bins, batch.concepts)  # G(x, a, k)
         fakes = edits.detach()
         if region is not None:  # of normal images that stay what they are
-            self.generator.track(self.ranks.gathered(region.logits[: batch.num_kept // 2].detach()))
+            self.generator.track(self.ranks.gathered(region.logits[: len(batch.images) // 4].detach()))
 
         # D: real images in the bin of their own score, edited ones in the bin they were made for.
         loss_d = discriminator_loss(self.discriminator, batch, fakes)
@@ -181,11 +180,12 @@ class CounterfactualLearner(Learner):
         concepts = part(draw(num_concepts, 2 * half))
 
         index = torch.arange(len(images), device=self.device)
-        kept, changed = index[::2], index[1::2]
-        outliers = index[half // ranks.size :] if training.compares_concepts else index[:0]
-        is_compared = num_bins == 2 and training.compares_concepts  # then alpha = 0 is the other bin of outliers
+        normals, outliers = index.split(len(index) // 2)
+        kept, changed = (index[::2], index[1::2]) if self.rises else (normals[::2], outliers)
+        outliers = outliers if training.compares_concepts else outliers[:0]
+        is_compared = len(outliers) > 0 and (num_bins == 2 or not self.rises)  # alpha = 0 is their other bin
         if is_compared:
-            changed = changed[: half // ranks.size // 2]
+            changed = changed[: len(normals) // 2 * self.rises]
         every_concept = torch.arange(num_concepts, device=self.device).repeat(len(outliers))
         compared = torch.arange(len(every_concept), device=self.device).view(-1, num_concepts)
         compared = compared + len(kept) + len(changed)
@@ -196,7 +196,7 @@ class CounterfactualLearner(Learner):
             images=images.contiguous(memory_format=torch.channels_last),
             source_bins=source_bins,
             indices=torch.cat([kept, changed, outliers.repeat_interleave(num_concepts)]),
-            target_bins=torch.cat([source_bins[kept], other_bins[changed], torch.zeros_like(every_concept)]),
+            target_bins=self.rises * torch.cat([source_bins[kept], other_bins[changed], 0 * every_concept]),
             concepts=torch.cat([concepts[kept], concepts[changed], every_concept]),
             num_kept=len(kept),
             returning=returning,
@@ -217,7 +217,7 @@ class CounterfactualLearner(Learner):
         self.discriminator_optimizer.param_groups[0]["lr"] = discriminator_rate
 
     def _noise(self, step: int) -> torch.Generator:
-        stream = "noise" if self.ranks.rank == 0 else f"noise of rank {self.ranks.rank}"
+        stream = f"noise of rank {self.ranks.rank}" if self.ranks.rank else "noise"
         return step_generator(self.seed, step, stream, self.device)
 
     @no_grad

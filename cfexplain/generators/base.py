@@ -51,6 +51,7 @@ class TrainedGeneratorSpec(GeneratorSpec):
     """
 
     is_trained = True
+    makes_anomalies = True  # else G(x, a, k) = x for a > 0, and nothing of that is learned
 
     patch: int
     discriminator_width: int

@@ -16,7 +16,7 @@ from cfexplain.generators.blocks import ConditionalGroupNorm
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
-AT_START = -2.0  # logit of the region: a small part of each pixel is edited
+AT_START = -3.0  # logit of the region: nothing is in it, nearly
 CALIBRATING_IMAGES, CALIBRATING_BATCH = 256, 32
 TRACKING = 0.05  # of the way to a batch's level
 
@@ -28,6 +28,9 @@ class Unet(TrainedGeneratorSpec):
     head_width: channels of the head's layer at full resolution, which sees the source.
     sees_score_map: the detector's score map, of one that has one, is a further channel of the image.
     false_region_rate: of the pixels of held-out normal images, which the region of alpha = 0 takes in.
+    inpaints: what is drawn in the region comes from its surroundings alone, by a second network of the same size, which
+              does not see the source there: nothing of a defect is left, and nothing of what was right.
+    rises: learns to make images more anomalous too; else any alpha but 0 gives the image back.
     """
 
     width: int
@@ -35,44 +38,80 @@ class Unet(TrainedGeneratorSpec):
     head_width: int
     sees_score_map: bool
     false_region_rate: float
+    inpaints: bool
+    rises: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "width", "num_downsamplings", "head_width")
         check_between(self, 0, 0.5, "false_region_rate")
 
+    @property
+    def makes_anomalies(self) -> bool:
+        return self.rises
+
     def build_generator(self, image_shape: ImageShape, num_alpha_bins: int, num_concepts: int) -> nn.Module:
         return UnetGenerator(image_shape[0], self, num_alpha_bins, num_concepts)
 
 
-class UnetGenerator(nn.Module):
+class UnetBody(nn.Module):
+    """(N, C', H, W), and the (N, C, H, W) images that the head sees too -> (N, C'', H, W)."""
+
+    def __init__(
+        self, num_seen: int, num_channels: int, num_outputs: int, spec: Unet, num_conditions: int
+    ) -> None:
+        super().__init__()
+        width, head_width, self.patch = spec.width, spec.head_width, spec.patch
+        self.multiple = spec.patch << spec.num_downsamplings
+        widths = [width << level for level in range(spec.num_downsamplings + 1)]
+        steps = list(zip(widths[:-1], widths[1:]))
+        self.stem = UnetBlock(num_seen * self.patch**2, width, num_conditions)
+        self.downs = nn.ModuleList([UnetBlock(a, b, num_conditions) for a, b in steps])
+        self.ups = nn.ModuleList([UnetBlock(a + b, a, num_conditions) for a, b in reversed(steps)])
+        self.head_features = nn.Conv2d(width, head_width, 3, padding=1)
+        self.head_source = nn.Conv2d(num_channels, head_width, 3, padding=1)
+        self.head = nn.Conv2d(head_width, num_outputs, 3, padding=1)
+
+    def outputs(self, seen: Tensor, images: Tensor, conditions: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        if any(padding):
+            seen, images = (F.pad(each, padding, mode="reflect") for each in (seen, images))
+        features = self.stem(F.pixel_unshuffle(seen, self.patch), conditions)
+        skips = []
+        for down in self.downs:
+            skips.append(features)
+            features = down(F.avg_pool2d(features, 2), conditions)
+        for up in self.ups:
+            features = up(torch.cat([skips.pop(), F.interpolate(features, scale_factor=2.0)], dim=1), conditions)
+        features = self.head_features(features)  # before it is enlarged: a quarter of the work
+        if self.patch > 1:
+            features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
+        return self.head(F.relu(features + self.head_source(images)))[:, :, :height, :width]
+
+
+class UnetGenerator(UnetBody):
     """x + m (y - x) of the source x: the drawn image y within the region m, the source elsewhere.
 
     m is a sigmoid in training. In eval mode it is a little wider and cut at 0 and 1, so that outside the region the
     source stays as it is, bit for bit. Its logits of alpha = 0 count from `level`, as real defects are fainter than
     what the region is taught on: calibrate() finds it, and in training track() follows it, so that G is trained to
-    draw well wherever it will be asked to.
+    draw well wherever it will be asked to. Where y is inpainted, a second network draws it that sees the source
+    outside the region alone.
     """
 
     level: Tensor
 
     def __init__(self, channels: int, spec: Unet, num_alpha_bins: int, num_concepts: int) -> None:
-        super().__init__()
-        width, head_width, patch = spec.width, spec.head_width, spec.patch
-        self.spec, self.patch, self.num_concepts = spec, patch, num_concepts
-        self.multiple, num_conditions = patch << spec.num_downsamplings, num_alpha_bins * num_concepts
+        num_conditions, num_drawn = num_alpha_bins * num_concepts, 0 if spec.inpaints else channels
+        super().__init__(channels + spec.sees_score_map, channels, num_drawn + 1, spec, num_conditions)
+        self.spec, self.num_concepts = spec, num_concepts
         self.score_map: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("level", torch.zeros(()))
-        widths = [width << level for level in range(spec.num_downsamplings + 1)]
-        steps = list(zip(widths[:-1], widths[1:]))
-        self.stem = UnetBlock((channels + spec.sees_score_map) * patch**2, width, num_conditions)
-        self.downs = nn.ModuleList([UnetBlock(a, b, num_conditions) for a, b in steps])
-        self.ups = nn.ModuleList([UnetBlock(a + b, a, num_conditions) for a, b in reversed(steps)])
-        self.head_features = nn.Conv2d(width, head_width, 3, padding=1)
-        self.head_source = nn.Conv2d(channels, head_width, 3, padding=1)
-        self.head = nn.Conv2d(head_width, channels + 1, 3, padding=1)
         with torch.no_grad():
             self.head.bias[-1] = AT_START
+        if spec.inpaints:
+            self.painter = UnetBody(channels + 1, channels, channels, spec, num_conditions)
 
     @no_grad
     def track(self, logits: Tensor) -> None:
@@ -99,25 +138,20 @@ class UnetGenerator(nn.Module):
 
     def with_region(self, images: Tensor, alpha_bins: Tensor, concepts: Tensor) -> tuple[Tensor, Region]:
         """The edited images, and where they are edited."""
-        height, width = images.shape[2:]
         conditions = alpha_bins * self.num_concepts + concepts
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        padded = F.pad(images, padding, mode="reflect") if any(padding) else images
-        features = self.stem(F.pixel_unshuffle(self._seen(padded), self.patch), conditions)
-        skips = []
-        for down in self.downs:
-            skips.append(features)
-            features = down(F.avg_pool2d(features, 2), conditions)
-        for up in self.ups:
-            features = up(torch.cat([skips.pop(), F.interpolate(features, scale_factor=2.0)], dim=1), conditions)
-        features = self.head_features(features)  # before it is enlarged: a quarter of the work
-        if self.patch > 1:
-            features = F.interpolate(features, scale_factor=self.patch, mode="bilinear", align_corners=False)
-        drawn = self.head(F.relu(features + self.head_source(padded)))[:, :, :height, :width]
-        drawn, logits = drawn[:, :-1].tanh(), drawn[:, -1:].float()
-        region = torch.where((alpha_bins == 0)[:, None, None, None], logits - self.level, logits).sigmoid()
+        outputs = self.outputs(self._seen(images), images, conditions)
+        drawn, logits = outputs[:, :-1], outputs[:, -1:].float()
+        is_lowest = (alpha_bins == 0)[:, None, None, None]
+        logits_of_bins = logits if self.spec.rises else torch.full_like(logits, -torch.inf)
+        region = torch.where(is_lowest, logits - self.level, logits_of_bins).sigmoid()
+        in_use = 1.2 * region - 0.1
+        if self.spec.inpaints:
+            is_hidden = in_use > 0
+            visible = images.masked_fill(is_hidden, 0)
+            drawn = self.painter.outputs(torch.cat([visible, is_hidden.to(images)], dim=1), visible, conditions)
+        drawn = drawn.tanh()
         if not self.training:
-            region = (1.2 * region - 0.1).clamp(0, 1)
+            region = in_use.clamp(0, 1)
         return images + region * (drawn - images), Region(drawn=drawn, logits=logits)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:

@@ -325,6 +325,19 @@ def test_a_resumed_training_ends_with_the_same_bits(splits, detector):
         assert same(weights(getattr(whole, name)), weights(getattr(second, name))), name
 
 
+@pytest.mark.parametrize("pull", [1.0, 0.0])
+def test_of_a_generator_that_does_not_rise_only_the_way_to_normal_is_asked(splits, detector, pull):
+    spec = small_generator(exact_skip=False)
+    object.__setattr__(spec, "makes_anomalies", False)
+    fit = dataclasses.replace(FIT, cycle=0.0, pull=pull, diversity=0.0, overlap=0.0, matching=0.0)
+    batch = CounterfactualLearner(spec, fit, detector, splits, 0, CPU).sample(0)
+    outliers = [4, 4, 5, 5, 6, 6, 7, 7] if pull else [4, 5, 6, 7]
+    assert batch.indices.tolist() == [0, 2, *outliers] and batch.num_kept == 2  # half of the normal ones stay
+    assert (batch.target_bins == 0).all() and len(batch.compared) == (4 if pull else 0)
+    with pytest.raises(ConfigError, match="only makes images more normal has no way back; set fit.cycle=0"):
+        CounterfactualLearner(spec, FIT, detector, splits, 0, CPU)
+
+
 class Waits(TorchDispatchMode):
     """Notes each operation for whose result Python would wait."""
 

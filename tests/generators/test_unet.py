@@ -9,8 +9,8 @@ from cfexplain.generators.base import edited
 from cfexplain.generators.unet import Unet, UnetGenerator
 
 SPEC = Unet(
-    width=8, num_downsamplings=2, patch=2, head_width=4, sees_score_map=False, false_region_rate=0.25,
-    discriminator_width=4, discriminator_blocks=1, concept_width=4, concept_blocks=1,
+    width=8, num_downsamplings=2, patch=2, head_width=4, sees_score_map=False, false_region_rate=0.25, inpaints=False,
+    rises=True, discriminator_width=4, discriminator_blocks=1, concept_width=4, concept_blocks=1,
 )
 
 
@@ -51,6 +51,7 @@ def test_any_size_comes_back_as_it_is(channels, height, width):
 
 def test_alpha_and_concept_make_a_difference_once_their_rows_differ():
     network, source = generator(concepts=2).eval(), images(1, 3, 32, 32)
+    torch.nn.init.zeros_(network.head.bias)  # somewhere it edits
     one = zeros(1) + 1
     assert torch.equal(network(source, zeros(1), zeros(1)), network(source, one, one))
     torch.nn.init.constant_(network.stem.norm_1.shift.weight[1], 1.0)  # the condition alpha bin 0, concept 1
@@ -113,6 +114,36 @@ def test_weights_of_before_there_was_a_level_are_read():
     network.level.fill_(3.0)
     network.load_state_dict(state)
     assert network.level == 0
+
+
+@pytest.mark.parametrize(("inpaints", "sees_what_it_replaces"), [(True, False), (False, True)])
+def test_what_is_inpainted_owes_nothing_to_what_it_replaces(inpaints, sees_what_it_replaces):
+    network, values = generator(inpaints=inpaints).train(), torch.full((32, 32), -2.5)
+    values[8:20, 4:16] = -2.3  # in use the region begins at -2.398
+    region_logits(network, values)
+    torch.nn.init.normal_(network.head.weight)
+    sources = images(2, 3, 32, 32)
+    defect, elsewhere = sources.clone(), sources.clone()
+    defect[:, :, 8:20, 4:16] *= -1
+    elsewhere[:, :, 7, 4] *= -1
+    (_, before), (_, after), (_, aside) = (edited(network, x, zeros(2), zeros(2)) for x in (sources, defect, elsewhere))
+    assert torch.equal(before.drawn, after.drawn) != sees_what_it_replaces
+    assert not torch.equal(before.drawn, aside.drawn)
+
+
+def test_both_networks_learn_from_the_edit():
+    network, sources = generator(inpaints=True), images(2, 3, 32, 32)
+    edited(network, sources, zeros(2), zeros(2))[0].square().mean().backward()
+    assert network.stem.conv_1.weight.grad.abs().sum() > 0 and network.painter.stem.conv_1.weight.grad.abs().sum() > 0
+
+
+def test_a_generator_that_does_not_rise_gives_the_image_back_for_any_other_alpha():
+    sources = images(2, 3, 32, 32)
+    for is_training in (True, False):
+        network = generator(rises=False).train(is_training)
+        torch.nn.init.zeros_(network.head.bias)
+        found = network(sources, torch.tensor([0, 1]), zeros(2))
+        assert not torch.equal(found[0], sources[0]) and torch.equal(found[1], sources[1])
 
 
 @pytest.mark.parametrize("rate", [-0.1, 0.6])
