@@ -6,7 +6,10 @@ import importlib
 import os
 import sys
 
-from cfexplain.errors import CfexplainError, ConfigError, did_you_mean, INTERRUPTED
+from cfexplain.errors import (
+    CfexplainError, ConfigError, DataError, did_you_mean, INTERRUPTED, is_out_of_memory, OUT_OF_MEMORY, reason_of,
+)
+from cfexplain.files import printable
 from cfexplain.reporting.console import complain, forget_reader
 from cfexplain.version import VERSION
 
@@ -16,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure a run: metrics.json, a table, report.html",
     "doctor": "check this machine: versions, device, folders, data, a ten-step run",
 }
+SHOW_TRACEBACK = "CFEXPLAIN_TRACEBACK"
 WITHOUT_CONFIG = ("doctor",)  # commands that Hydra has no part in
 USAGE = "\n".join([
     "cfexplain: what would this anomaly look like if it were normal?",
@@ -48,10 +52,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch says on a CPU
+    except OSError as error:  # no permission, a name too long, links in a circle
+        complain(f"{printable(error.filename or '')[:200]}: {error.strerror or error}")
+        return DataError.exit_code
+    except Exception as error:  # noqa: BLE001: the boundary
+        if os.environ.get(SHOW_TRACEBACK):
             raise
-        complain("out of memory: this needs more than the machine has; lower the sizes of the networks or the batch")
+        unforeseen = f"unforeseen {type(error).__name__}: {reason_of(error)} ({SHOW_TRACEBACK}=1 shows where)"
+        complain(OUT_OF_MEMORY if is_out_of_memory(error) else unforeseen)
         return 1
 
 

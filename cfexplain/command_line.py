@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from cfexplain.commands.base import command_named
+from cfexplain.commands.base import command_named, ROOT_KEYS
 from cfexplain.config import conf_dir, read
 from cfexplain.errors import ConfigError, DataError
 from cfexplain.presets import presets
@@ -119,6 +119,18 @@ def listed(text: str, values: Callable[[], Iterator[str]]) -> list[str]:
     if not 0 < len(found) <= MAX_SWEPT:
         raise ConfigError(f"{text}: a sweep runs 1 to {MAX_SWEPT:,} values of a key")
     return found
+
+
+def check_owner(line: CommandLine, override: Any) -> None:
+    """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
+    head = override.key_or_group.split(".")[0]
+    moved = ROOT_KEYS.get(head)
+    if line.command != "train" and override.key_or_group == f"{head}.root" and moved:
+        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run; if the images have moved, "
+                          f"give {moved}={override.get_value_string()}")
+    if line.command != "train" and head not in top_level_keys(line.command) and head in top_level_keys("train"):
+        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run and must not contradict "
+                          f"it; leave it out, or train another run: cfexplain train {override.input_line}")
 
 
 def _check_files(folder: Path) -> None:

@@ -20,35 +20,42 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from cfexplain.command_line import all_groups, CommandLine, EXPERIMENT, listed, quoting_advice, top_level_keys
-from cfexplain.commands.base import ROOT_KEYS
+from cfexplain import command_line
+from cfexplain.command_line import all_groups, check_owner, CommandLine, EXPERIMENT, listed, top_level_keys
 from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
-from cfexplain.errors import ConfigError, did_you_mean
+from cfexplain.errors import CfexplainError, ConfigError, did_you_mean, reason_of
 from cfexplain.presets import presets
 
 BEHAVIOUR = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # later versions want no such word
 HELP_WIDTH = 120
 FREE_OF_HYDRA = r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|job\.env_set)\.[\w.]+|hydra\.verbose"
+FREE_WORDS = "the other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose"
 PLACES_OF_LAUNCHERS = r"\b(_target_|submitit_folder|temp_folder)\b|=.*\bhydra\b"  # and what they run
-MAX_CHECKED_COMBINATIONS = 32  # of a sweep, before it starts; about 0.1 s each
+MAX_COMPOSED = 32  # combinations of a sweep, before it starts; about 0.1 s each
 
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
     """The config of each run. Of a sweep: the first combination, then every other value beside those first ones."""
     register_presets(line)
-    # Files of --config-dir are not ours, so that all are looked at.
-    for overrides in _combinations(line)[: None if line.flags.config_dir else MAX_CHECKED_COMBINATIONS]:
-        try:
-            with initialize_config_dir(config_dir=str(conf_dir()), **BEHAVIOUR):
-                yield _composed(line, overrides)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(_reason(error)) from error
+    first, *others = _combinations(line)
+    num_composed = len(others) if line.flags.config_dir else MAX_COMPOSED  # of that folder all are looked at
+    yield (base := _without_hydras_errors(line, first))
+    yield from (_without_hydras_errors(line, overrides) for overrides in others[:num_composed])
+    yield from (_changed(line, base, {*overrides} - {*first}) for overrides in others[num_composed:])
+
+
+def _without_hydras_errors(line: CommandLine, overrides: list[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), **BEHAVIOUR):
+            return _composed(line, overrides)
+    except CfexplainError:
+        raise
+    except Exception as error:  # noqa: BLE001: Hydra fails in many ways on files that hold no config
+        reasons = (reason_of(each) for each in (error, error.__cause__) if each)  # the cause is the more telling one
+        raise ConfigError("; ".join(reasons)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +153,7 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
         raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     for override in parsed:
         _check_place(override)
-        _check_owner(line, override)
+        check_owner(line, override)
         _check_option(line, override, groups)
     own_groups = set() if line.source else top_level_keys(line.command) & set(groups)
     chosen = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group in own_groups]
@@ -162,6 +169,16 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     return composed
 
 
+def _changed(line: CommandLine, first: DictConfig, texts: set[str]) -> DictConfig:
+    """The first config of a sweep with another value; a group stays, for its option's name is checked alone."""
+    groups, changed = [*all_groups(), EXPERIMENT], first.copy()
+    for override in _parsed([*texts]):
+        _check_option(line, override, groups)
+        if override.key_or_group not in groups and not override.is_add():
+            OmegaConf.update(changed, override.key_or_group, override.value())
+    return changed
+
+
 def _check_place(override: Override) -> None:
     """Of Hydra's own settings those of launchers and sweepers, but for the places that they write to."""
     where = [override.key_or_group, *(override.package or "").replace("@", "").split(":")]
@@ -170,9 +187,8 @@ def _check_place(override: Override) -> None:
     value = str(override.value())
     is_path = "/" in override.key_or_group and "/" in value
     if inside and (not is_free or is_path or re.search(PLACES_OF_LAUNCHERS, f"{override.key_or_group}={value}")):
-        raise ConfigError(
-            f"{override.input_line}: where Hydra writes and what it runs is not to be set; leave it out (free are the "
-            "other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose)")
+        raise ConfigError(f"{override.input_line}: where Hydra writes and what it runs is not to be set; leave it out "
+                          f"(free are {FREE_WORDS})")
 
 
 def _check_hydra(line: CommandLine, overrides: list[str]) -> None:
@@ -239,9 +255,9 @@ def _parsed(overrides: list[str]) -> list[Override]:
             raise ConfigError(f"cannot read '{text}': wanted key=value")
         try:
             parsed.append(OverridesParser.create().parse_rule(text, "override"))
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"cannot read {text!r} ({reason}); quote it: {quoting_advice(text)}") from error
+        except Exception as error:  # noqa: BLE001: its grammar's own errors too, of bytes that are no UTF-8
+            advice = command_line.quoting_advice(text)
+            raise ConfigError(f"cannot read {text!r} ({reason_of(error)}); quote it: {advice}") from error
     return parsed
 
 
@@ -269,18 +285,6 @@ def _check_name(line: CommandLine, group: str, option: str) -> None:
         raise ConfigError(f"no {group} '{option}'.{did_you_mean(option, options)}{_listed(line, group)}")
 
 
-def _check_owner(line: CommandLine, override: Override) -> None:
-    """explain and evaluate read what belongs to training from their run; saying it again could only contradict."""
-    head = override.key_or_group.split(".")[0]
-    moved = ROOT_KEYS.get(head)
-    if line.command != "train" and override.key_or_group == f"{head}.root" and moved:
-        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run; if the images have moved, "
-                          f"give {moved}={override.get_value_string()}")
-    if line.command != "train" and head not in top_level_keys(line.command) and head in top_level_keys("train"):
-        raise ConfigError(f"{override.input_line}: {line.command} takes {head} from its run and must not contradict "
-                          f"it; leave it out, or train another run: cfexplain train {override.input_line}")
-
-
 def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:
     """A key must exist, unless it is added (+key) or Hydra's own."""
     key = override.key_or_group
@@ -291,9 +295,3 @@ def _check_key(override: Override, base: DictConfig, groups: list[str]) -> None:
         raise ConfigError(f"unknown key {key}: this command has no such group")
     inside = [name for name in [*known, *groups] if name.rpartition(".")[0] == key.rpartition(".")[0]]
     raise ConfigError(f"unknown key {key}.{did_you_mean(key, inside) or did_you_mean(key, known)}")
-
-
-def _reason(error: BaseException) -> str:
-    """Hydra's reason in one line; the cause is the more telling one."""
-    causes = [str(cause).strip().splitlines()[0] for cause in (error, error.__cause__) if cause and str(cause).strip()]
-    return "; ".join(causes) or type(error).__name__

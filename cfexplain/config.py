@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import io
 import math
 import os
@@ -50,6 +51,8 @@ def build(
     cls = _class_at(todays_target(target), path, allow_custom_code)
     if not (is_dataclass(cls) and issubclass(cls, expected_base)):
         raise ConfigError(f"{path}._target_: {target} is not a {expected_base.__name__}")
+    if inspect.isabstract(cls):
+        raise ConfigError(f"{path}._target_: {target} is what a {path} is made of, and none itself")
     return _instance(cls, values, path, allow_custom_code)
 
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,13 @@ def dispatch(command: str, argv: list[str]) -> int:
         return 0
     if flags.multirun and (flags.cfg or flags.info):
         raise ConfigError("-m runs a sweep and --cfg or --info shows a config: give one of them")
-    configs = list(compose.compositions(line))
+    found = compose.compositions(line)
+    cfg = next(found)
     if flags.cfg or flags.info:
-        return compose.call_hydra(_task, line, [])
-    built = [_built(command, cfg) for cfg in configs]  # all, for their checks
-    for each in built:
+        return ConfigError.exit_code if compose.call_hydra(_task, line, []) else 0
+    first, place = _built(command, cfg), torchrun_rank()
+    for each in chain([first], (_built(command, other) for other in found)):  # all, for their checks
         _check_processes(command, each.config, flags.multirun)
-    first, place = built[0], torchrun_rank()
     if not flags.multirun:
         check_device(first.config.device)
     if command == "evaluate" and first.config.runs:
@@ -73,7 +74,7 @@ def dispatch(command: str, argv: list[str]) -> int:
     with stop_on_signals():
         if flags.multirun:
             return _sweep(line, first.config)
-        return _run_once(line, configs[0], first)
+        return _run_once(line, cfg, first)
 
 
 def _check_processes(command: str, config: Any, is_sweep: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -45,9 +46,18 @@ class CfexplainWarning(UserWarning):
     """Something the reader of a number must know; it is written beside the number."""
 
 
+OUT_OF_MEMORY = "out of memory: this needs more than the machine has; lower the sizes of the networks or the batch"
+
+
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line of at most 200 letters; its type where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """By what torch says on a CPU too, also of sizes that no machine counts to."""
+    words = r"allocate memory|out of memory|[Ss]torage size calculation overflowed|Overflow when unpacking|too large to"
+    return isinstance(error, MemoryError) or re.search(words, str(error)) is not None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

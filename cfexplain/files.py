@@ -13,10 +13,13 @@ import os
 import re
 import secrets
 import stat
+import types
+import typing
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
 
 from cfexplain.errors import DataError
@@ -128,8 +131,8 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """DataError where the file is missing or is no JSON object."""
+def read_json(path: Path, kinds: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """DataError where the file is missing or is no JSON object, or a value is not of its kind: a type as annotated."""
     try:
         if regular(path).stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"{path} is damaged: it has more than {MAX_JSON_BYTES >> 20} MB")
@@ -140,7 +143,26 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is damaged: it holds no object")
+    check_kinds(path, values, kinds)
     return values
+
+
+def check_kinds(path: Path, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """DataError where a value of the file, None where it is missing, is of another type than its annotation."""
+    for key, kind in kinds.items():
+        if not _fits(values.get(key), kind):
+            raise DataError(f"{path} is damaged: {key} is {values.get(key)!r:.60}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    inner = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if typing.get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    return isinstance(value, kind)
 
 
 def append_json_line(path: Path, values: Mapping[str, Any]) -> None:

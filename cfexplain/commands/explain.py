@@ -19,13 +19,12 @@ from cfexplain.data.recorded_split import contents, digest_of
 from cfexplain.data.splits import counts
 from cfexplain.errors import DataError
 from cfexplain.explanation.explain import box_region, Confined, explain_images, FittedModel
-from cfexplain.files import read_json
 from cfexplain.inspection.inspect import inspect
 from cfexplain.inspection.reference import Reference
 from cfexplain.inspection.saved import SavedInspections
 from cfexplain.inspection.shards import find_shards, merge_command, shard_record, ShardRun, weights_digest
 from cfexplain.lazy import Tensor, torch
-from cfexplain.runs.lookup import parent_runs
+from cfexplain.runs.lookup import parent_runs, read_record
 from cfexplain.types import Splits
 
 NO_ANOMALIES = "the dataset has no test anomalies: exposure images are explained in their place"
@@ -44,7 +43,7 @@ class Explain(Command):
         return self.config.open().slug
 
     def next_command(self, folder: Path, metrics: dict[str, float | str]) -> str:
-        shard = read_json(folder / "run.json").get("shard")
+        shard = read_record(folder).get("shard")
         if shard is not None and shard["num_shards"] > 1:
             return f"once all {shard['num_shards']} shards are done: {merge_command(parent_runs(folder)[0], folder)}"
         return super().next_command(folder, metrics) if "num_own_images" in metrics else (
@@ -101,6 +100,8 @@ def _merge(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:
         job.note(f"the shards ran on different devices ({', '.join(devices)}), whose numbers differ in their last bits")
     parts = [SavedInspections(folder=shard.folder, remedy=f"run it again: {shard.command}") for shard in shards]
     with job.timed("merge"):
+        for part in parts:
+            part.check_whole()
         saved.begin({**parts[0].index, "shard": None})
         for file in (file for part in parts for file in part.files):
             saved.copy(file)

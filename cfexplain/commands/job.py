@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cfexplain.commands.base import Command, Job
 from cfexplain.engine.stopping import stop_on_signals
-from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted
+from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted, is_out_of_memory, OUT_OF_MEMORY
 from cfexplain.files import finite
 from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
@@ -107,6 +107,8 @@ def reason(error: Exception, folder: Path) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left for {folder}; free some and run the same command again"
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})"
 
 

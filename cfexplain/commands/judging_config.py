@@ -199,6 +199,9 @@ def refitted_detector(
     seed = config.seed + SEED_OFFSET
     dtype = autocast_dtype(config.runtime, device)
     detector = fit_detector(config.detector, config.encoder, splits, seed, device, report, dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_detector(detector, splits.image_shape, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_detector(detector, splits.image_shape, path)
+    except OSError as error:  # a cache that one may only read
+        log.warning("the second detector is not kept for the next run: %s", error)
     return detector

@@ -19,10 +19,9 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.explanation.untrained import untrained_model
-from cfexplain.files import read_json
 from cfexplain.lazy import torch
 from cfexplain.older_runs import with_missing_values
-from cfexplain.runs.lookup import find_run, parent_runs, record_of
+from cfexplain.runs.lookup import find_run, parent_runs, read_record, record_of
 from cfexplain.types import ImageShape, Splits
 from cfexplain.version import VERSION
 
@@ -103,7 +102,7 @@ def open_run(
     commands: whose runs are taken, best first. roots: where the images of `dataset` and `exposure` lie now.
     """
     folder, explained = find_run(run, Path(output_root), commands), None
-    if read_json(folder / "run.json")["command"] == "explain":
+    if read_record(folder)["command"] == "explain":
         parents = parent_runs(folder)
         if not parents:
             raise DataError(f"{folder} ended before it noted what it explains; again: cfexplain explain run=...")

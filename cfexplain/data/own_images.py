@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import logging
 import os
@@ -71,6 +72,10 @@ def own_images(files: list[str], image_shape: ImageShape, bits: int | None = Non
         images = np.stack(arrays) if arrays else np.empty((0, *image_shape), dtype=np.uint8)
         return image_set(RawImages(images, np.full(len(names), -1), names), ANOMALOUS)
 
+    if not any(len(load(range(index, index + 1))) for index in range(len(files))):  # before anything is trained
+        raise DataError(f"images: none of the {len(files)} files can be read, first {printable(files[0])}; "
+                        "name pictures")
+
     def contents() -> list[str]:
         return [digest.hex() for digest in file_digests([Path(file) for file in files])]
 
@@ -98,7 +103,7 @@ def find_images(patterns: Sequence[str]) -> list[str]:
     """
     files: set[str] = set()
     for pattern in map(os.path.expanduser, patterns):
-        is_glob = not Path(pattern).exists()
+        is_glob = not os.path.exists(pattern)
         found: list[Path] = []
         for path in _matches(pattern) if is_glob else [Path(pattern)]:
             if is_glob and path.is_file() and path.suffix.lower() not in EXTENSIONS:
@@ -124,11 +129,13 @@ def _matches(pattern: str) -> list[Path]:
 def _listed(path: Path) -> list[Path]:
     """Paths of a list file, relative to it; empty lines and lines that begin with # are passed over."""
     try:
-        lines = [line.strip() for line in regular(path).read_text(encoding="utf-8").splitlines()]
+        content = regular(path).read_bytes()
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
+        lines = [line.strip() for line in content.decode("utf-16" if is_wide else "utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"images: cannot read the list {path}: {error}") from error
     files = [path.parent / line for line in lines if line and not line.startswith("#")]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         raise DataError(f"images: {path} lists {len(missing)} files that are not there, first {missing[0]}")
     return files

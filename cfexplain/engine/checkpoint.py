@@ -10,7 +10,6 @@ import errno
 import hashlib
 import io
 import os
-import pickle
 import shlex
 import zipfile
 from dataclasses import dataclass
@@ -68,7 +67,11 @@ def load(path: Path, remedy: str, sha256: str | None = None) -> dict[str, Any]:
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"no {path}; {remedy}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except PermissionError as error:
+        raise DataError(f"no permission to read {path}") from error
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001: a damaged pickle can fail in any way
         raise DataError(f"{path} is damaged; {remedy}") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"{path} is no checkpoint of this version of cfexplain; {remedy}")
@@ -79,7 +82,7 @@ def restore(module: nn.Module, values: dict[str, Any], name: str, path: Path, re
     """Load one network's weights out of a checkpoint's values."""
     try:
         module.load_state_dict(values[name])
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001: values of any kind may stand there
         raise DataError(f"{path} does not fit this run's config ({name}); {remedy}") from error
     for key, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -125,7 +128,7 @@ def resume(learner: Learner, folder: Path, remedy: str) -> LastCheckpoint | None
     if found is not None and found.values.get("stage", "generator") == learner.stage:
         try:
             learner.load_state_dict(found.values["learner"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001: values of any kind may stand there
             raise DataError(f"{found.path} does not fit this run's config; {remedy}") from error
     learner.ranks.shared(learner.state_dict() if learner.steps_done else None)
     return found

@@ -12,6 +12,7 @@ from cfexplain.errors import ConfigError
 from cfexplain.lazy import torch
 
 NO_CUDA = "device=cuda, but there is no CUDA device here; use device=auto or device=cpu"
+MAX_WORKERS = 4096  # processes, and threads of each: no machine has more cores
 GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, NVIDIA under WSL, AMD
 
 
@@ -43,10 +44,10 @@ class Runtime:
     precision: Precision
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise ValueError(f"processes must be >= 1, got {self.processes}")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be >= 1 or null, got {self.num_threads}")
+        for name in ("processes", "num_threads"):
+            number = getattr(self, name)
+            if number is not None and not 1 <= number <= MAX_WORKERS:
+                raise ValueError(f"{name} must lie between 1 and {MAX_WORKERS}, got {number}")
 
 
 def check_device(device: Device) -> None:

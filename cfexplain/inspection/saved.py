@@ -9,24 +9,40 @@ at, and shards are merged by putting their files together.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cfexplain.engine import checkpoint
-from cfexplain.errors import DataError
-from cfexplain.files import read_json, replacing, write_json
+from cfexplain.errors import DataError, reason_of
+from cfexplain.files import check_kinds, read_json, replacing, write_json
 from cfexplain.inspection.base import Inspection
-from cfexplain.inspection.shards import merge_command
+from cfexplain.inspection.shards import KINDS as SHARD_KINDS, merge_command
 from cfexplain.lazy import Tensor
 from cfexplain.older_runs import measured_beside_explanations
-from cfexplain.runs.lookup import parent_runs
+from cfexplain.runs.lookup import metrics_of, parent_runs
 from cfexplain.types import Explanations, ImageSet, joined
 
 FOLDER, INDEX = "inspections", "index.json"
+KINDS = {  # of what the index holds
+    "of_test_anomalies": bool, "class_names": list[str], "images_digest": str, "false_alarm_rate": float,
+    "threshold": float, "num_held_out": int, "normal_survival": float | None, "features": str, "second_detector": str,
+    "shard": dict | None,
+}
+SHAPES = {  # of what a batch holds; a letter is the same number wherever it stands
+    "sources": {"images": "NCYX", "labels": "N", "classes": "N"},
+    "explanations": {"images": "NAKCYX", "logits": "NAK", "source_logits": "N"},
+    "measured": {
+        "verdict_codes": "NK", "position_before": "N", "position_after": "NK", "survives": "NKM",
+        "manifold_distance": "NK", "duplicate_of": "NK", "way_logits": "NKW", "repairs": "NKCYX",
+        "repair_logits": "NK", "heatmaps": "NYX", "nearest": "NCYX",
+    },
+}
 SOURCES = ("images", "labels", "classes", "ids")
 EXPLANATIONS = ("images", "logits", "source_logits", "threshold")
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, AssertionError)
 MEASURED = tuple(field.name for field in fields(Inspection) if field.name != "explanations")
 
 
@@ -41,7 +57,9 @@ class SavedInspections:
     def index(self) -> dict[str, Any]:
         """What holds for all batches: of_test_anomalies, class_names, shard, and what they were made of."""
         try:
-            return read_json(self.folder / FOLDER / INDEX)
+            values = read_json(self.folder / FOLDER / INDEX, KINDS)
+            check_kinds(self.folder / FOLDER / INDEX, values["shard"] or {}, SHARD_KINDS if values["shard"] else {})
+            return values
         except DataError as error:
             raise DataError(f"{error}; {self.remedy}") from error
 
@@ -49,8 +67,10 @@ class SavedInspections:
         """Note what holds for all batches; those that an earlier attempt left stay where it said the same."""
         (self.folder / FOLDER).mkdir(exist_ok=True)
         path = self.folder / FOLDER / INDEX
-        if path.exists() and {name: self.index.get(name) for name in values} == values:
-            return
+        with suppress(DataError):  # of a damaged one nothing is known
+            index = self.index
+            if {name: index.get(name) for name in values} == values:
+                return
         for file in (self.folder / FOLDER).glob("[0-9]*.pt"):
             file.unlink()
         write_json(path, values)
@@ -92,6 +112,13 @@ class SavedInspections:
     def num_images(self) -> int:
         return sum(len(self._explanations(file, self._load(file)).sources) for file in self.files)
 
+    def check_whole(self) -> None:
+        """DataError where there are fewer explanations than the run counted when it ended."""
+        noted, found = metrics_of(self.folder), self.num_images
+        wanted = noted.get("num_images", noted.get("num_own_images", found))
+        if not found or found != wanted:
+            raise DataError(f"{self.folder}/{FOLDER} has {found} of {wanted:g} explained images; {self.remedy}")
+
     def __iter__(self) -> Iterator[Inspection]:
         return map(self._inspection, self.files)
 
@@ -103,9 +130,12 @@ class SavedInspections:
         explanations = self._explanations(file, values)
         measured = measured_beside_explanations(values) or self._load(_measured(file))
         try:
+            _check_shapes({
+                "sources": vars(explanations.sources), "explanations": vars(explanations), "measured": measured,
+            })
             return Inspection(explanations=explanations, **{name: _restored(measured[name]) for name in MEASURED})
-        except KeyError as error:
-            raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
+        except DAMAGED as error:
+            raise DataError(f"{file} is damaged ({reason_of(error)}); {self.remedy}") from error
 
     def explanations(self) -> Explanations:
         """Of all batches, for metrics. DataError where they are a part only, or of images without metrics."""
@@ -120,14 +150,31 @@ class SavedInspections:
                 f"{self.folder} is shard {shard['index']}/{shard['num_shards']}, and metrics need all images; merge "
                 f"the {shard['num_shards']} shards first: {command}"
             )
+        self.check_whole()
         return joined([self._explanations(file, self._load(file)) for file in self.files])
 
     def _explanations(self, file: Path, values: dict[str, Any]) -> Explanations:
         try:
+            _check_shapes(values)
             sources = ImageSet(**values["sources"] | {"ids": tuple(values["sources"]["ids"])})
             return Explanations(sources=sources, **values["explanations"])
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{file} is damaged ({error}); {self.remedy}") from error
+        except DAMAGED as error:
+            raise DataError(f"{file} is damaged ({reason_of(error)}); {self.remedy}") from error
+
+
+def _check_shapes(values: Mapping[str, Any]) -> None:
+    """ValueError where a tensor is of another shape than those beside it, or a list of ids of another length."""
+    sizes: dict[str, int] = {}
+    for part in filter(values.__contains__, SHAPES):
+        for name, letters in SHAPES[part].items():
+            found = tuple(values[part][name].shape)
+            if len(found) != len(letters) or found != tuple(map(sizes.setdefault, letters, found)):
+                raise ValueError(f"{part}: {name} has the shape {list(found)}")
+    for part, names in (("sources", ("ids",)), ("measured", ("nearest_ids", "alterations"))):
+        for name in names if part in values else ():
+            texts = values[part][name]
+            if len(texts) != sizes["M" if name == "alterations" else "N"] or not all(type(t) is str for t in texts):
+                raise ValueError(f"{part}: {name} are no {len(texts)} names")
 
 
 def _plain(value: Tensor | tuple[str, ...] | float | None) -> Any:

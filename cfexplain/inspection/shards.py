@@ -18,11 +18,15 @@ from typing import Any
 from cfexplain import config as configs
 from cfexplain.data.own_images import ExplainedImages
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.files import read_json
-from cfexplain.runs.lookup import parent_runs
+from cfexplain.files import check_kinds
+from cfexplain.runs.lookup import parent_runs, read_record
 
 # What neither changes a shard's numbers nor belongs to its part.
 PICTURES = ("num_grid_images", "num_film_strips", "num_cards")
+KINDS = {  # of what run.json says of a shard
+    "index": int, "num_shards": int, "first_image": int, "num_images": int, "num_images_of_all": int,
+    "images_digest": str, "weights_digest": str,
+}
 MAY_DIFFER = (*configs.PLACES, *PICTURES, "run", "shard", "merge", "runtime.num_threads")
 
 
@@ -131,11 +135,13 @@ def find_shards(patterns: Sequence[str], train_folder: Path) -> list[ShardRun]:
 
 
 def _shard_run(folder: Path) -> ShardRun | None:
-    if not (folder / "run.json").is_file():
+    if not os.path.isfile(folder / "run.json"):
         return None
-    record = read_json(folder / "run.json")
-    is_shard = record.get("command") == "explain" and isinstance(record.get("shard"), dict)
-    return ShardRun(folder=folder, record=record) if is_shard else None
+    record = read_record(folder)
+    if record["command"] != "explain" or record.get("shard") is None:
+        return None
+    check_kinds(folder / "run.json", record["shard"], KINDS)
+    return ShardRun(folder=folder, record=record)
 
 
 def _explains(run: ShardRun, train_folder: Path) -> bool:

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import DataError
-from cfexplain.files import read_json, write_text
+from cfexplain.files import read_json, regular, write_text
 
 LATEST = "latest.txt"
+KINDS = {  # of what is read again of a run.json
+    "command": str, "status": str | None, "argv": list[str] | None, "started": str | None, "host": str | None,
+    "pid": int | None, "exit_code": int | None, "parents": list[str] | None, "warnings": list[str] | None,
+    "attempts": list[dict] | None, "weights": dict[str, str] | None, "versions": dict | None, "shard": dict | None,
+}
 GONE = "process {pid} is gone without a word: killed, or out of memory"
 
 
@@ -31,9 +36,9 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
             newest = found[1]
         return newest
     folder = Path(run).expanduser()
-    if not (folder / "run.json").is_file():
-        raise DataError(f"no run at {run}; {remedy}")
-    made_by = read_json(folder / "run.json").get("command")
+    if not os.path.isfile(folder / "run.json"):  # which, unlike Path.is_file, takes any name
+        raise DataError(f"no run at {run}, or it may not be read; {remedy}")
+    made_by = read_record(folder)["command"]
     if made_by not in commands:
         raise DataError(f"{run} is a run of '{made_by}', wanted one of {' or '.join(commands)}; {remedy}")
     return folder
@@ -64,13 +69,17 @@ def _latest_lines(output_root: Path) -> dict[str, str]:
     file = output_root / LATEST
     if not file.exists():
         return {}
-    return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if " " in line)
+    try:
+        lines = regular(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); delete it and name the run") from error
+    return dict(line.split(" ", 1) for line in lines if " " in line)
 
 
 def holds_runs(text: str) -> bool:
     """Whether a path is a glob, or a folder that is no run itself: it stands for the runs in it."""
     text = os.path.expanduser(text)
-    return glob.has_magic(text) or Path(text).is_dir() and not _is_run(Path(text))
+    return glob.has_magic(text) or os.path.isdir(text) and not _is_run(Path(text))
 
 
 def run_folders(text: str) -> list[Path]:
@@ -89,7 +98,15 @@ def run_folders(text: str) -> list[Path]:
 
 def record_of(folder: Path) -> dict[str, Any]:
     """Its run.json; empty where it has none that can be read, which is itself a finding."""
-    return object_in(folder / "run.json")
+    try:
+        return read_record(folder)
+    except DataError:
+        return {}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Its run.json; DataError where that is missing or damaged."""
+    return read_json(folder / "run.json", KINDS)
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -129,7 +146,7 @@ def reason_of(folder: Path, record: Mapping[str, Any]) -> str:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "run.json").is_file() or (folder / ".hydra" / "config.yaml").is_file()
+    return any(os.path.isfile(folder / name) for name in ("run.json", ".hydra/config.yaml"))
 
 
 def object_in(path: Path) -> dict[str, Any]:

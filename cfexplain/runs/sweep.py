@@ -34,8 +34,8 @@ def note_sweep(folder: Path, command: str, overrides: Sequence[str]) -> None:
     left_out = ("hydra", *(f"{key}=" for key in (*MAY_DIFFER, "stage")))
     kept = [text for text in overrides if not text.startswith(left_out)]
     if (folder / SWEEP).exists():
-        noted = read_json(folder / SWEEP)
-        before = [str(noted.get("command")), *map(str, noted.get("overrides", []))]
+        noted = read_json(folder / SWEEP, {"command": str, "overrides": list[str]})
+        before = [noted["command"], *noted["overrides"]]
         if before != [command, *kept]:
             missing = [word for word in before if word not in [command, *kept]]
             difference = f"that has {' '.join(missing)}" if missing else "with fewer values, or in another order"

@@ -217,7 +217,7 @@ def test_torchruns_environment_is_read_whole_or_not_at_all():
 
 
 @pytest.mark.parametrize(("args", "environment", "message"), [
-    (["train", "runtime.processes=0"], {}, "runtime.processes must be >= 1, got 0"),
+    (["train", "runtime.processes=0"], {}, "runtime.processes must lie between 1 and 4096, got 0"),
     (["train", "runtime.processes=3"], {},
      "detector.batch_size=128 cannot be shared by 3 processes: take a multiple of 3"),
     (["train", TWO, "fit.batch_size=12"], {},

@@ -19,6 +19,8 @@ from cfexplain.data.reading.arrays import read_arrays
 from cfexplain.errors import DataError
 from cfexplain.files import open_locked, replacing
 
+NOT_YOURS = "no permission to read {}, which another user wrote. Let them share it, or set cache_dir elsewhere."
+
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +37,8 @@ def cached_images(
     if path.exists():
         try:
             images = read_arrays(path, ("images",), shape)["images"]
+        except PermissionError as error:
+            raise DataError(NOT_YOURS.format(path)) from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s is damaged (%s); making it again", path, error)
     if images is None or images.shape != shape or images.dtype != np.uint8:

@@ -20,15 +20,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cfexplain.data.reading.cache import locked, write_atomically
-from cfexplain.data.reading.image_files import read_image
+from cfexplain.data.reading.cache import locked, NOT_YOURS, write_atomically
+from cfexplain.data.reading.image_files import MAX_PIXELS, read_image
 from cfexplain.errors import DataError
 from cfexplain.files import regular, remove_leftovers
 from cfexplain.types import ImageShape
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of how images are decoded: a change makes every cache anew
+VERSION = 3  # of how images are decoded: a change makes every cache anew
 CHUNK = 64  # files at a time: as much is in memory while building
 
 
@@ -90,7 +90,7 @@ def all_images(files: Sequence[Path], image_shape: ImageShape, cache_dir: str) -
 
 
 def content_key(image_shape: ImageShape, digests: Sequence[bytes], bits: int | None = None) -> str:
-    key = hashlib.sha256(repr((VERSION, image_shape, bits, len(digests))).encode())
+    key = hashlib.sha256(repr((VERSION, MAX_PIXELS, image_shape, bits, len(digests))).encode())
     for digest in digests:
         key.update(digest)
     return key.hexdigest()[:32]
@@ -116,6 +116,8 @@ def _unreadable_of_sound(path: Path) -> list[int] | None:
         with path.open("rb") as file:
             is_sound = hashlib.file_digest(file, "sha256").hexdigest() == notes["sha256"]
         return notes["unreadable"] if is_sound else None
+    except PermissionError as error:
+        raise DataError(NOT_YOURS.format(path)) from error
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -6,6 +6,7 @@ Whatever is wrong with a file is one DataError that names it.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from threading import RLock
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 
 from cfexplain.errors import DataError, reason_of
 from cfexplain.files import regular
@@ -26,13 +27,21 @@ EXTENSIONS = frozenset(  # all that Pillow has for FORMATS
 )  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
 MIN_SIDE = 8
-MAX_PIXELS = 50_000_000  # of a picture; each takes up to 40 bytes while it is decoded
+MAX_PIXELS = int(os.environ.get("CFEXPLAIN_MAX_MEGAPIXELS", 50)) * 10**6  # each takes up to 40 bytes in decoding
 LARGE = 5_000_000  # from so many pixels on, threads decode one after the other
 _ONE_AT_A_TIME = RLock()
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is higher, and a warning of two lines below it
 LEAST_BITS = 12  # of a file of 16: what fits into fewer is hardly meant so
 OVERSHOOT = 2  # floats that are meant to end at 1 and were resized or sharpened end below this
 EXIF_ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # orientations that exchange width and height
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # how each is set upright
+OTHERS = {  # what a file begins with -> what it is then
+    b"....ftyp(hei|hev|mif1|msf1)": "a HEIC picture", b"....ftypavi": "an AVIF picture", b"GIF8": "a GIF",
+    b"\0\0\0\x0cjP  |\xffO\xffQ": "a JPEG 2000", b"\0\0\0\x0cJXL |\xff\n": "a JPEG XL", b"%PDF": "a PDF",
+    b"8BPS": "a Photoshop file", b"v/1\x01": "an OpenEXR file", b"\\s*<(\\?xml|svg)": "an SVG or XML file",
+    b"(?i)\\s*<(!doctype )?html": "a web page", b"version https://git-lfs": "a pointer of Git LFS, not yet fetched",
+    b"PK\3\4": "a zip archive", b"\x1f\x8b": "a gzip file",
+}
 # What Pillow's decoders raise on bytes they did not expect.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
 
@@ -85,7 +94,8 @@ def read_image(path: Path, image_shape: ImageShape, bits: int | None = None) -> 
     with opened_image(path) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size leaves the antialiasing to `resize`.
         image.draft(None, (2 * max(height, width), 2 * max(height, width)))
-        upright = ImageOps.exif_transpose(image)
+        turn = TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
         plain = _eight_bit(upright, path, bits).convert("L" if channels == 1 else "RGB")
         pixels = np.asarray(plain.resize((width, height), Image.Resampling.BILINEAR))
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -113,9 +123,35 @@ def _size_or_none(image: Path) -> tuple[int, int] | None:
     try:
         with opened_image(image) as opened:
             width, height = opened.size
-            return (height, width) if opened.getexif().get(EXIF_ORIENTATION) in TURNED else (width, height)
+            return (height, width) if _orientation(opened) in TURNED else (width, height)
     except DataError:
         return None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """As EXIF says; None where that is damaged, which harms no pixel."""
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except DAMAGED:
+        return None
+
+
+def _passed_over(stream: PngImagePlugin.PngStream, position: int, length: int) -> bytes:
+    """A chunk of a PNG that says nothing of its pixels: neither its size nor damage in it matters."""
+    return stream.fp.read(length)
+
+
+def _crc_of_pixels(stream: PngImagePlugin.PngStream, name: bytes, content: bytes) -> None:
+    """A small letter begins the name of a chunk that a picture can do without."""
+    if name[:1].islower():
+        stream.crc_skip(name, content)
+    else:
+        _png_crc(stream, name, content)
+
+
+_png_crc, PngImagePlugin.PngStream.crc = PngImagePlugin.PngStream.crc, _crc_of_pixels
+for _name in ("tEXt", "zTXt", "iTXt", "iCCP"):
+    setattr(PngImagePlugin.PngStream, f"chunk_{_name}", _passed_over)
 
 
 @contextmanager
@@ -128,7 +164,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
                 raise DataError(f"{path} is {width}x{height}: a side below {MIN_SIDE} pixels shows nothing.")
             if width * height > MAX_PIXELS:
                 size = f"{width}x{height} pixels, {MAX_PIXELS / 1e6:.0f} million are read"
-                raise TooLarge(f"{path} is too large to be decoded ({size}). Make it smaller.")
+                raise TooLarge(f"{path} is too large to be decoded ({size}). Make it smaller, or set the environment's "
+                               "CFEXPLAIN_MAX_MEGAPIXELS.")
             with _ONE_AT_A_TIME if width * height > LARGE else nullcontext():
                 yield image
     except FileNotFoundError as error:
@@ -136,7 +173,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"no permission to read {path}.") from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image, or damaged at its start.") from error
+        with path.open("rb") as file:
+            start = file.read(32)
+        kinds = (kind for begins, kind in OTHERS.items() if re.match(begins, start, re.DOTALL))
+        kind = next(kinds, None)
+        what = "no image, or damaged at its start" if kind is None else f"{kind}, which is not read; save it as PNG"
+        raise DataError(f"{path} is {what}.") from error
     except DAMAGED as error:
         raise DataError(f"{path} is damaged or cut short ({reason_of(error)}).") from error
 

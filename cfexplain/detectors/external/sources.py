@@ -47,11 +47,11 @@ def call_factory(factory: str) -> nn.Module:
         sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # noqa: BLE001: importing runs the user's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001: importing runs the user's code
         raise ConfigError(f"detector.factory={factory} cannot be imported: {short(error)}") from error
     try:
         network = function()
-    except Exception as error:  # noqa: BLE001: the user's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001: the user's code
         raise ConfigError(f"detector.factory={factory} failed when it was called: {short(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"detector.factory={factory} returns {type(network).__name__}, wanted a torch.nn.Module")
