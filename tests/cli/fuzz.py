@@ -147,7 +147,7 @@ def fault(code: int, said: str, memory_mb: int) -> str | None:
     """What is wrong with how a case ended."""
     if code not in (0, 1, 2, 3):
         return f"exit code {code}"
-    if "raceback" in said:
+    if "raceback" in said or "unforeseen" in said:
         return "a traceback, or a failure that nobody foresaw"
     if code and sum("cfexplain: note:" not in line for line in said.splitlines()) != 1:
         return "not one line"

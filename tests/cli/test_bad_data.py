@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cfexplain.cli import main
 from cfexplain.data.own_images import find_images
 from cfexplain.data.reading.archives import unpacked
 from cfexplain.data.reading.idx import read_idx_images
+from cfexplain.data.reading.image_files import read_image
 from cfexplain.data.recorded_split import read_split
 from cfexplain.engine import checkpoint
 from cfexplain.errors import DataError
@@ -98,6 +100,58 @@ def test_one_line_and_exit_3(name, parts, capsys):
     damage(parts)
     error = refused(capsys, *FOLDER, "dataset.root=parts", "dataset.max_unreadable_fraction=0")
     assert words in error and ("parts" in error)
+
+
+OTHERS = {
+    b"\0\0\0\x18ftypheic": "a HEIC picture", b"\0\0\0\x20ftypavif": "an AVIF picture", b"GIF89a": "a GIF",
+    b"\0\0\0\x0cjP  \r\n": "a JPEG 2000", b"version https://git-lfs.x": "a pointer of Git LFS",
+    b"<!DOCTYPE html>": "a web page",
+}
+
+
+@pytest.mark.parametrize(("start", "kind"), OTHERS.items(), ids=OTHERS.values())
+def test_what_is_no_picture_of_its_ending_is_called_what_it_is(start, kind, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(DataError, match=f"a.jpg is {kind}"):
+        read_image(tmp_path / "a.jpg", (3, SIDE, SIDE))
+
+
+def png_with(pixels: bytes, name: bytes, content: bytes, crc: int | None = None) -> bytes:
+    """The file with a chunk more, behind its header."""
+    crc = zlib.crc32(name + content) if crc is None else crc
+    return pixels[:33] + len(content).to_bytes(4, "big") + name + content + crc.to_bytes(4, "big") + pixels[33:]
+
+
+def test_sound_pixels_are_read_whatever_is_written_beside_them(parts, capsys):
+    sound = (parts / "train/good/000.png").read_bytes()
+    large = b"k\0\0" + zlib.compress(bytes(80 << 20))
+    for index, chunk in enumerate([(b"zTXt", large), (b"iCCP", large), (b"iCCP", b"k\0\0junk"), (b"eXIf", b"junk"),
+                                   (b"eXIf", b"MM\0*\0\0\0\x08\xff\xff junk"), (b"tEXt", b"k\0hello", 0)]):
+        (parts / f"train/good/a{index}.png").write_bytes(png_with(sound, *chunk))
+    Image.open(parts / "train/good/000.png").save(parts / "b.jpg")
+    jpeg = (parts / "b.jpg").read_bytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff junk"
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    (parts / "train/good/b.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    words = [*FOLDER, "dataset.root=parts", "dataset.max_unreadable_fraction=0", "dry_run=true"]
+    assert main(["train", *words]) == 0
+    assert "train 24, held out 3" in capsys.readouterr().out
+    damaged = bytearray(png_with(sound, b"tEXt", b"k\0hello"))
+    damaged[damaged.index(b"IDAT") + 4] ^= 1  # of the pixels
+    (parts / "train/good/c.png").write_bytes(damaged)
+    assert "c.png is damaged" in refused(capsys, *words[:-1])
+
+
+def test_a_list_may_be_written_by_any_editor_and_a_name_may_have_brackets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("p[0].png", "p0.png", "a/é.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE)).save(name)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        Path("a/list.txt").write_bytes("é.png\r\n".encode(encoding))
+        assert find_images(["a/list.txt"]) == ["a/é.png"], encoding
+    assert find_images(["p[0].png"]) == ["p[0].png"] and find_images(["p[0-9].png"]) == ["p0.png"]
+    assert find_images(["a/*"]) == ["a/é.png"]  # a list that nobody named is none
 
 
 def test_among_many_good_ones_a_damaged_file_is_left_out_counted_and_named(parts, cfexplain, tmp_path):

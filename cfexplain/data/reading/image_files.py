@@ -94,6 +94,7 @@ def read_image(path: Path, image_shape: ImageShape, bits: int | None = None) -> 
     with opened_image(path) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size leaves the antialiasing to `resize`.
         image.draft(None, (2 * max(height, width), 2 * max(height, width)))
+        image.load()  # here, where damage is noticed: reading EXIF would load it too
         turn = TURNS.get(_orientation(image))
         upright = image if turn is None else image.transpose(turn)
         plain = _eight_bit(upright, path, bits).convert("L" if channels == 1 else "RGB")
