@@ -16,7 +16,7 @@ from cfexplain.generators.blocks import ConditionalGroupNorm
 from cfexplain.lazy import F, nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
-AT_START = -3.0  # logit of the region: nothing is in it, nearly
+AT_START = -2.0  # logit of the region: a small part of each pixel is edited
 CALIBRATING_IMAGES, CALIBRATING_BATCH = 256, 32
 TRACKING = 0.05  # of the way to a batch's level
 
@@ -109,7 +109,7 @@ class UnetGenerator(UnetBody):
         self.score_map: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("level", torch.zeros(()))
         with torch.no_grad():
-            self.head.bias[-1] = AT_START
+            self.head.bias[-1] = AT_START - spec.inpaints  # or all of the image would be hidden
         if spec.inpaints:
             self.painter = UnetBody(channels + 1, channels, channels, spec, num_conditions)
 
