@@ -32,6 +32,8 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "transfer": ("transfer_auroc", "transfer_validity"),
     "oracle": ("oracle_normal_rate",),
     "classes": ("class_normal_rate",),
+    "minimality": ("minimality", "nearer_than_normals"),
+    "coverage": ("density", "coverage", "training_distance"),
 }
 INTERVAL = ("", "_low", "_high")
 
