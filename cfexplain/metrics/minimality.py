@@ -1,9 +1,9 @@
 """Is the counterfactual nearer to its anomaly than real normal images are?
 
-A real normal image is valid and realistic, yet no explanation: it is another thing. A counterfactual that is farther than
-many of them is as much of one; being near is no merit by itself, since who does nothing is nearest. Distances are those
-of pixels, as in l1_distance: in features an edit would be near for what a network does not see. The normal images are
-those of the training, of which a generator may make its copies.
+A real normal image is valid and realistic, yet no explanation: it is another thing. A counterfactual that is farther
+than many of them is as much of one; to be near is no merit by itself, as who does nothing is nearest. Distances are
+those of pixels, as in l1_distance: in features an edit would be near for what a network does not see. The normal images
+are those of the training, of which a generator may make its copies.
 """
 
 from __future__ import annotations
