@@ -79,7 +79,7 @@ class TrainedRun:
             network.to(device).eval().requires_grad_(False)
         if not spec.is_trained:
             return untrained_model(networks["generator"], fit, detector)
-        look_with(networks["generator"], detector)
+        look_with(detector, networks["generator"])
         return FittedModel(
             detector=detector, **networks, num_concepts=fit.num_concepts, num_alpha_bins=fit.num_alpha_bins
         )
