@@ -74,10 +74,10 @@ class Reversibility(IntervalMetricSpec):
         kept = repeated = applied(inputs.model, sources, bins, inputs.device)
         for _ in range(self.num_repeats - 1):
             repeated = applied(inputs.model, repeated, bins, inputs.device)
-        values: dict[str, float | str] = {"reversibility_way": float(_distances(sources, there).mean())}
+        values: dict[str, float | str] = {}
         for key, images in {"composition": kept, "composition_repeated": repeated, "reversibility": back}.items():
             values |= shares_of_concepts(key, _distances(sources, images), inputs.seed, self.num_resamples)
-        return values
+        return values | {"reversibility_way": float(_distances(sources, there).mean())}
 
 
 def _distances(sources: Tensor, images: Tensor) -> np.ndarray:
