@@ -57,6 +57,11 @@ class FittedModel:
     num_alpha_bins: int
 
 
+def alpha_bins_of(logits: Tensor, num_alpha_bins: int) -> Tensor:
+    """b(x) = min(floor(n phi(x)), n - 1) of (N,) logits: (N,) int64, the bin that stands for the score an image has."""
+    return (logits.sigmoid() * num_alpha_bins).long().clamp_max(num_alpha_bins - 1)
+
+
 def look_with(detector: Detector, *generators: nn.Module) -> None:
     """Let generators that see their detector's score map do so: by a function, the detector is no part of them."""
     for generator in generators:

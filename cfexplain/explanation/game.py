@@ -19,7 +19,7 @@ from cfexplain.engine.distributed import ALONE, Ranks
 from cfexplain.engine.loop import Learner, frozen, take_step
 from cfexplain.engine.seeding import derived_seed, step_generator
 from cfexplain.errors import ConfigError
-from cfexplain.explanation.explain import FittedModel, look_with
+from cfexplain.explanation.explain import alpha_bins_of, FittedModel, look_with
 from cfexplain.explanation.normal_levels import NormalLevels, normal_levels
 from cfexplain.explanation.objective import (
     GeneratorTraining, as_directions, build_concept_classifier, diversity_losses, hinge_losses, l1_distances,
@@ -207,9 +207,8 @@ class CounterfactualLearner(Learner):
 
     @no_grad
     def _source_bins(self, images: Tensor) -> Tensor:
-        """b(x) = min(floor(n phi(x)), n - 1) of (N, C, H, W) float images."""
-        scores, num_bins = self.detector.log_probs(images).logit.float().sigmoid(), self.training.num_alpha_bins
-        return (scores * num_bins).long().clamp_max(num_bins - 1)
+        """b(x) of (N, C, H, W) float images."""
+        return alpha_bins_of(self.detector.log_probs(images).logit.float(), self.training.num_alpha_bins)
 
     def _set_learning_rates(self) -> None:
         rate, discriminator_rate = self.training.learning_rates(self.steps_done)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.survival import altered_logits, Alterations
-from cfexplain.metrics.classifiers import FeatureSpace
+from cfexplain.metrics.classifiers import feature_distances, FeatureSpace
 from cfexplain.types import ImageSet, Splits
 
 MAX_NEIGHBOURS = 2000
@@ -115,11 +115,6 @@ def threshold_at(logits: Tensor, false_alarm_rate: float) -> float:
 def every_nth(images: ImageSet, limit: int) -> ImageSet:
     """At most `limit` images in equal steps from the first to the last: a view, mapped images stay in their file."""
     return images[:: math.ceil(len(images) / limit)]
-
-
-def feature_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
-    """(N, D), (T, D) -> (N, T) Euclidean; exactly 0 for equal features, which the faster product form is not."""
-    return torch.cdist(features, neighbour_features, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def manifold_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:

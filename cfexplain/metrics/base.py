@@ -90,3 +90,16 @@ class IntervalMetricSpec(MetricSpec):
 def tell_reader(message: str) -> None:
     """What the reader of a number must know, as a CfexplainWarning."""
     warnings.warn(message, CfexplainWarning, stacklevel=2)
+
+
+def drawn_rows(size: int, count: int, seed: int) -> Tensor:
+    """(M,) int64: at most `count` of `size` rows, in their order."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+
+
+def drawn(explanations: Explanations, num_images: int, seed: int) -> Explanations:
+    """Of at most `num_images` sources, in their order."""
+    num_sources = len(explanations.sources)
+    if num_sources <= num_images:
+        return explanations
+    return explanations.select(drawn_rows(num_sources, num_images, seed))

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from cfexplain.checks import check_positive
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
-from cfexplain.lazy import torch
-from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
+from cfexplain.metrics.base import drawn, MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
     descended, GradientRecipe, nearest_indices, Norm, projected, train_autoencoder,
 )
@@ -33,6 +32,8 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "transfer": ("transfer_auroc", "transfer_validity"),
     "oracle": ("oracle_normal_rate",),
     "classes": ("class_normal_rate",),
+    "minimality": ("minimality", "nearer_than_normals"),
+    "coverage": ("density", "coverage", "training_distance"),
 }
 INTERVAL = ("", "_low", "_high")
 
@@ -66,7 +67,7 @@ class Baselines(MetricSpec):
             )
         values: dict[str, float | str] = {}
         notes: dict[str, list[str]] = {}  # what the metrics warn of -> of which methods
-        own = _drawn(inputs.explanations, self.num_images, inputs.seed)
+        own = drawn(inputs.explanations, self.num_images, inputs.seed)
         for method, explanations in {"cfexplain": own, **self._baselines(own, inputs)}.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", CfexplainWarning)
@@ -103,12 +104,3 @@ class Baselines(MetricSpec):
             logits = logits_of(inputs.model.detector, edited, device)
             explanations[method] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
         return explanations
-
-
-def _drawn(explanations: Explanations, num_images: int, seed: int) -> Explanations:
-    """Of at most `num_images` sources, in their order."""
-    num_sources = len(explanations.sources)
-    if num_sources <= num_images:
-        return explanations
-    drawn = torch.randperm(num_sources, generator=torch.Generator().manual_seed(seed))[:num_images].sort().values
-    return explanations.select(drawn)

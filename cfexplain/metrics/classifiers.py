@@ -110,6 +110,11 @@ def feature_space(
     return FeatureSpace(name=name, network=network, device=device)
 
 
+def feature_distances(features: Tensor, neighbour_features: Tensor) -> Tensor:
+    """(N, D), (T, D) -> (N, T) Euclidean; exactly 0 for equal features, which the faster product form is not."""
+    return torch.cdist(features, neighbour_features, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def train_classifier(
     images: Tensor, targets: Tensor, num_classes: int, recipe: NetworkRecipe, device: torch.device | str,
     cache_dir: Path | None = None,

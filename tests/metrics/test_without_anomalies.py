@@ -18,7 +18,10 @@ LEFT_OUT = {
     "auroc": {"detector_auroc"}, "transfer": {"transfer_detector_auroc"}, "fid": {"fid_anomaly", "fid_normalized"},
     "substitutability": {"substitutability_auroc", "substitutability_ratio"}, "oracle": {"oracle_normal_rate"},
 }  # fmt: skip
-NOTHING = ("substitutability", "oracle", "classes", "localization", "restoration", "conservation", "correction")
+NOTHING = (
+    "substitutability", "oracle", "classes", "localization", "restoration", "conservation", "correction",
+    "reversibility",
+)
 QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4, "autoencoder_steps": 3, "autoencoder_width": 2}
 VALIDITY = Validity(num_resamples=20)
 
