@@ -34,23 +34,30 @@ HELP_WIDTH = 120
 FREE_OF_HYDRA = r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|job\.env_set)\.[\w.]+|hydra\.verbose"
 FREE_WORDS = "the other values of hydra.launcher and hydra.sweeper, hydra.job.env_set and hydra.verbose"
 PLACES_OF_LAUNCHERS = r"\b(_target_|submitit_folder|temp_folder)\b|=.*\bhydra\b"  # and what they run
-MAX_COMPOSED = 32  # combinations of a sweep, before it starts; about 0.1 s each
+MAX_COMPOSED = 32  # other options of groups in a sweep, before it starts; some tenths of a second each
 
 
 def compositions(line: CommandLine) -> Iterator[DictConfig]:
     """The config of each run. Of a sweep: the first combination, then every other value beside those first ones."""
     register_presets(line)
     first, *others = _combinations(line)
-    num_composed = len(others) if line.flags.config_dir else MAX_COMPOSED  # of that folder all are looked at
-    yield (base := _without_hydras_errors(line, first))
-    yield from (_without_hydras_errors(line, overrides) for overrides in others[:num_composed])
-    yield from (_changed(line, base, {*overrides} - {*first}) for overrides in others[num_composed:])
+    yield (base := _in_our_words(_composed, line, first))
+    groups, composed = [*all_groups(), EXPERIMENT], []
+    for overrides in others:  # names and values first, as they are quickly checked
+        for override in _parsed([*{*overrides} - {*first}]):
+            _check_option(line, override, groups)
+            if override.key_or_group in groups or override.is_add():
+                composed.append(overrides)
+            else:
+                yield _in_our_words(_changed, base, override)
+    num_composed = len(composed) if line.flags.config_dir else MAX_COMPOSED  # of that folder all are looked at
+    yield from (_in_our_words(_composed, line, overrides) for overrides in composed[:num_composed])
 
 
-def _without_hydras_errors(line: CommandLine, overrides: list[str]) -> DictConfig:
+def _in_our_words(make: Callable[..., DictConfig], *given: Any) -> DictConfig:
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), **BEHAVIOUR):
-            return _composed(line, overrides)
+            return make(*given)
     except CfexplainError:
         raise
     except Exception as error:  # noqa: BLE001: Hydra fails in many ways on files that hold no config
@@ -169,13 +176,9 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     return composed
 
 
-def _changed(line: CommandLine, first: DictConfig, texts: set[str]) -> DictConfig:
-    """The first config of a sweep with another value; a group stays, for its option's name is checked alone."""
-    groups, changed = [*all_groups(), EXPERIMENT], first.copy()
-    for override in _parsed([*texts]):
-        _check_option(line, override, groups)
-        if override.key_or_group not in groups and not override.is_add():
-            OmegaConf.update(changed, override.key_or_group, override.value())
+def _changed(first: DictConfig, override: Override) -> DictConfig:
+    """The first config of a sweep with another value."""
+    OmegaConf.update(changed := first.copy(), override.key_or_group, override.value())
     return changed
 
 

@@ -214,6 +214,11 @@ def _value(value: Any, hint: Any, path: str, allow_custom_code: bool) -> Any:
     return _plain_value(value, hint, path)
 
 
+@lru_cache(maxsize=None)
+def _holder(hint: Any) -> DictConfig:
+    return OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
+
+
 def _plain_value(value: Any, hint: Any, path: str) -> Any:
     """Types as OmegaConf enforces them on the command line; tuples and Enums as annotated."""
     inner = _without_none(hint)
@@ -229,9 +234,8 @@ def _plain_value(value: Any, hint: Any, path: str) -> Any:
             raise ConfigError(f"{path} must be a list, like [{value}], got {value!r}")
         items = [_plain_value(item, element, f"{path}[{index}]") for index, item in enumerate(value)]
         return tuple(items) if (typing.get_origin(inner) or inner) is tuple else items
-    holder = OmegaConf.structured(make_dataclass("Holder", [("value", hint)]))
     try:
-        typed = OmegaConf.merge(holder, {"value": value}).value
+        typed = OmegaConf.merge(_holder(hint), {"value": value}).value
         typed = OmegaConf.to_container(typed) if isinstance(typed, DictConfig) else typed
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path} must be {_described(hint)}, got {value!r}") from error

@@ -204,11 +204,12 @@ def test_random_damage_is_an_image_or_a_data_error(tmp_path):
 
 
 def test_what_is_no_image_is_named(tmp_path):
-    for name, content in (("x.png", b"not an image"), ("y.jpg", b"<html></html>"), ("z.png", b"%!PS-Adobe-3.0 EPSF")):
+    for name, content, kind in (("x.png", b"not an image", "no image"), ("y.jpg", b"<html></html>", "a web page"),
+                                ("z.png", b"%!PS-Adobe-3.0 EPSF", "no image")):
         (tmp_path / name).write_bytes(content)
-        check_refused(tmp_path / name, "no image")
+        check_refused(tmp_path / name, kind)
     Image.fromarray(GREY).save(tmp_path / "gif.png", format="GIF")  # of a kind that is not read, whatever its name
-    check_refused(tmp_path / "gif.png", "no image")
+    check_refused(tmp_path / "gif.png", "a GIF, which is not read")
     check_refused(saved(tmp_path / "thin.png", GREY[:7]), "16x7: a side below 8")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     check_refused(tmp_path / "link.png", "a broken link")
