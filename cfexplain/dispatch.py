@@ -50,6 +50,8 @@ def dispatch(command: str, argv: list[str]) -> int:
     found = compose.compositions(line)
     cfg = next(found)
     if flags.cfg or flags.info:
+        if flags.resolve:
+            configs.plain(cfg)  # else Hydra would find what cannot be resolved, and print a traceback
         return ConfigError.exit_code if compose.call_hydra(_task, line, []) else 0
     first, place = _built(command, cfg), torchrun_rank()
     for each in chain([first], (_built(command, other) for other in found)):  # all, for their checks

@@ -149,7 +149,8 @@ def fault(code: int, said: str, memory_mb: int) -> str | None:
         return f"exit code {code}"
     if "raceback" in said or "unforeseen" in said:
         return "a traceback, or a failure that nobody foresaw"
-    if code and sum("cfexplain: note:" not in line for line in said.splitlines()) != 1:
+    others = ("cfexplain: note:", "Launching ", "\t#")  # the last two are what a sweep of Hydra says
+    if code and sum(not line.startswith(others) for line in said.splitlines()) != 1:
         return "not one line"
     return f"{memory_mb} MB" if memory_mb > MAX_MEMORY_MB else None
 

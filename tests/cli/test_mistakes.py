@@ -50,6 +50,7 @@ MISTAKES = [
     (["train", "detector._target_=cfexplain.detectors.base.ScoringSpec"], "is what a detector is made of"),
     (["train", "runtime.num_threads=1000000"], "num_threads must lie between 1 and 4096"),
     (["train", "hydra=1"], "hydra"),
+    (["train", "--cfg", "job", "--resolve", "encoder.width=${nosuch}"], "nosuch"),
     (["train", "--config-name=nosuch"], "config-name"),
     (["train", "run_dir="], "run_dir is empty"),
     (["train", "output_root=' '"], "output_root is empty"),
