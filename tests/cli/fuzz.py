@@ -194,7 +194,8 @@ def damage(rng: random.Random, file: Path) -> None:
         values = other_values(rng, yaml.safe_load(file.read_text()))
         file.write_text(json.dumps(values) if file.suffix == ".json" else yaml.safe_dump(values))
     elif file.suffix == ".pt" and file.parent.name in ("checkpoints", "inspections") and rng.random() < 0.7:
-        checkpoint.save(file, {"x": 1} | other_values(rng, checkpoint.load(file, "")) if rng.random() < 0.9 else {})
+        values = other_values(rng, checkpoint.load(file, ""))
+        checkpoint.save(file, values if isinstance(values, dict) else {"x": values})
         if file.parent.name == "checkpoints":  # as of a run that has no digests
             record = json.loads(Path("t/run.json").read_text())
             Path("t/run.json").write_text(json.dumps({**record, "weights": {}}))
