@@ -44,6 +44,8 @@ def build(
 
     path: where the node stands in the config ("dataset"), for messages.
     """
+    if not isinstance(node, Mapping | DictConfig):
+        raise ConfigError(f"{path} must be a group of values, got {node!r:.60}")
     values = plain(node, path)
     target = values.pop("_target_", None)
     if not isinstance(target, str):

@@ -43,6 +43,7 @@ MISTAKES = [
     (["train", "detector=[bce,hsc]"], "give one detector"),
     (["train", "dataset=[mnist,cifar10]"], "give one dataset"),
     (["evaluate", "run=x", "metric=null"], "metric=null: name metrics"),
+    (["evaluate", "run=x", "metric.oracle=x"], "metric.oracle must be a group of values, got 'x'"),
     (["train", "-m", "seed=interval(0,1)"], "an interval needs a sweeper"),
     (["train", "-m", "seed=range(0,5,0)"], "must not be zero"),
     (["train", "-m", "seed=range(0,1000000000)"], "a sweep runs 1 to 10,000 values of a key"),

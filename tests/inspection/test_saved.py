@@ -8,7 +8,10 @@ from cfexplain.errors import DataError
 from cfexplain.inspection.saved import SavedInspections
 from tests.reporting.inspections import make_inspection
 
-INDEX = {"of_test_anomalies": True, "shard": None}
+INDEX = {
+    "of_test_anomalies": True, "shard": None, "class_names": ["a", "b"], "images_digest": "", "false_alarm_rate": 0.05,
+    "threshold": 0.0, "num_held_out": 4, "normal_survival": None, "features": "", "second_detector": "",
+}
 
 
 @pytest.fixture
