@@ -156,6 +156,8 @@ class SavedInspections:
     def _explanations(self, file: Path, values: dict[str, Any]) -> Explanations:
         try:
             _check_shapes(values)
+            if not isinstance(values["explanations"]["threshold"], float):
+                raise ValueError("explanations: threshold is no number")
             sources = ImageSet(**values["sources"] | {"ids": tuple(values["sources"]["ids"])})
             return Explanations(sources=sources, **values["explanations"])
         except DAMAGED as error:

@@ -72,6 +72,10 @@ def test_a_note_of_the_latest_run_that_is_no_text(runs, capsys):
     assert "outputs/latest.txt cannot be read" in refused(capsys, ["explain", "run=latest", "dry_run=true"])
 
 
+def worded(values: dict) -> dict:
+    return {**values, "explanations": {**values["explanations"], "threshold": "x"}}
+
+
 def wider(values: dict) -> dict:
     return {**values, "explanations": {**values["explanations"], "logits": torch.zeros(1, 2, 3)}}
 
@@ -79,6 +83,7 @@ def wider(values: dict) -> dict:
 CHANGES: dict[str, Callable[[dict], dict]] = {
     "nothing of it": lambda values: {}, "no images": lambda values: {**values, "sources": {}},
     "a number": lambda values: {**values, "sources": 1}, "another shape": wider,
+    "a word for a number": worded,
 }
 
 
