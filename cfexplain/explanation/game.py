@@ -216,7 +216,7 @@ class CounterfactualLearner(Learner):
         self.discriminator_optimizer.param_groups[0]["lr"] = discriminator_rate
 
     def _noise(self, step: int) -> torch.Generator:
-        stream = f"noise of rank {self.ranks.rank}" if self.ranks.rank else "noise"
+        stream = "noise" if self.ranks.rank == 0 else f"noise of rank {self.ranks.rank}"
         return step_generator(self.seed, step, stream, self.device)
 
     @no_grad

@@ -57,9 +57,7 @@ class Unet(TrainedGeneratorSpec):
 class UnetBody(nn.Module):
     """(N, C', H, W), and the (N, C, H, W) images that the head sees too -> (N, C'', H, W)."""
 
-    def __init__(
-        self, num_seen: int, num_channels: int, num_outputs: int, spec: Unet, num_conditions: int
-    ) -> None:
+    def __init__(self, num_seen: int, num_channels: int, num_outputs: int, spec: Unet, num_conditions: int) -> None:
         super().__init__()
         width, head_width, self.patch = spec.width, spec.head_width, spec.patch
         self.multiple = spec.patch << spec.num_downsamplings
@@ -141,9 +139,8 @@ class UnetGenerator(UnetBody):
         conditions = alpha_bins * self.num_concepts + concepts
         outputs = self.outputs(self._seen(images), images, conditions)
         drawn, logits = outputs[:, :-1], outputs[:, -1:].float()
-        is_lowest = (alpha_bins == 0)[:, None, None, None]
-        logits_of_bins = logits if self.spec.rises else torch.full_like(logits, -torch.inf)
-        region = torch.where(is_lowest, logits - self.level, logits_of_bins).sigmoid()
+        levels = torch.where(alpha_bins == 0, self.level, 0.0 if self.spec.rises else torch.inf)
+        region = (logits - levels[:, None, None, None]).sigmoid()
         in_use = 1.2 * region - 0.1
         if self.spec.inpaints:
             is_hidden = in_use > 0

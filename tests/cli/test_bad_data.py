@@ -176,6 +176,16 @@ def test_a_pipe_that_nobody_fills_is_not_waited_for(tmp_path, name, read):
         read(tmp_path / name)
 
 
+@pytest.mark.slow
+def test_the_limit_of_a_picture_s_pixels_is_the_user_s(parts, cfexplain, monkeypatch):
+    Image.new("L", (1200, 1000)).save(parts / "train/good/large.png")
+    words = ["train", *FOLDER, "dataset.root=parts", "dataset.max_unreadable_fraction=0", "dry_run=true"]
+    for limit, code, said in (("1", 3, "CFEXPLAIN_MAX_MEGAPIXELS"), ("2", 0, ""), ("many", 2, "got 'many'")):
+        monkeypatch.setenv("CFEXPLAIN_MAX_MEGAPIXELS", limit)
+        done = cfexplain(*words)
+        assert done.code == code and said in done.stderr and done.stderr.count("\n") == (code > 0), done.stderr
+
+
 def test_a_zip_that_leads_outside(parts, capsys, tmp_path):
     with zipfile.ZipFile("outside.zip", "w") as archive:
         archive.writestr("../evil.png", b"")
@@ -205,6 +215,32 @@ def test_no_permission(parts):
     assert done.returncode == 3, done.stderr
     assert "no permission to read" in done.stderr and "003.png" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_cache_that_another_user_wrote(parts):
+    """Read without leave to write where its files may be read; else that is said, and not that they are damaged."""
+    for folder in parts.parents:
+        if "pytest-" in str(folder) and folder.owner() == Path.home().owner():
+            folder.chmod(0o755)
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom cfexplain.cli import main\nos.umask(0o022)\n"
+        f"args = ['train', *{FOLDER!r}, 'dataset.root=parts', 'cache_dir=cache', 'dry_run=true']\n"
+        "assert main(args) == 0\nfiles = [file for file in Path('cache').rglob('*') if file.is_file()]\n"
+        "others = [] if sys.argv[1] == 'readable' else files\n"
+        "for file in others: file.chmod(0o600 if os.geteuid() == 0 else 0)\n"
+        "for folder in [Path('cache'), *(file.parent for file in files)]: folder.chmod(0o555)\n"
+        "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+        "sys.exit(main(args))"
+    )
+    for kind, exit_code in (("readable", 0), ("private", 3)):
+        done = subprocess.run([sys.executable, "-c", code, kind], cwd=parts.parent, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+        assert done.returncode == exit_code, done.stderr
+        assert "damaged" not in done.stdout + done.stderr
+        for file in (parts.parent / "cache").rglob("*"):
+            file.chmod(0o755)
+    assert "no permission to read" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import sys
+import types
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 from cfexplain.data.batches import to_float
 from cfexplain.detectors.external.calibration import calibrate_external, check_unchanged
 from cfexplain.detectors.external.calibration import calibrated, is_higher_anomalous, pseudo_anomalies, share_of_pairs
+from cfexplain.detectors.external.sources import call_factory
 from cfexplain.detectors.external.spec import ExternalNetwork, HigherIs, Score
 from cfexplain.detectors.base import build_detector, logits_of, compressed
 from cfexplain.encoders.conv import Conv
@@ -263,6 +266,12 @@ def test_a_factory_needs_permission():
     with pytest.raises(ConfigError, match="allow_custom_code=true"):
         external().check_allowed(False)
     external(path="model.pt").check_allowed(False)
+
+
+def test_a_factory_that_ends_the_program_is_a_mistake(monkeypatch):
+    monkeypatch.setitem(sys.modules, "leaves", types.SimpleNamespace(make=lambda: sys.exit(0)))
+    with pytest.raises(ConfigError, match="leaves:make failed when it was called: SystemExit: 0"):
+        call_factory("leaves:make")
 
 
 def test_raw_scores_that_are_not_finite_beyond_the_first_images():

@@ -17,7 +17,7 @@ from threading import RLock
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cfexplain.errors import DataError, reason_of
+from cfexplain.errors import ConfigError, DataError, reason_of
 from cfexplain.files import regular
 from cfexplain.types import ImageShape
 
@@ -27,7 +27,10 @@ EXTENSIONS = frozenset(  # all that Pillow has for FORMATS
 )  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # nothing that starts another program, as EPS does
 MIN_SIDE = 8
-MAX_PIXELS = int(os.environ.get("CFEXPLAIN_MAX_MEGAPIXELS", 50)) * 10**6  # each takes up to 40 bytes in decoding
+MEGAPIXELS = os.environ.get("CFEXPLAIN_MAX_MEGAPIXELS", "50")
+if re.fullmatch("[1-9][0-9]{0,5}", MEGAPIXELS) is None:
+    raise ConfigError(f"CFEXPLAIN_MAX_MEGAPIXELS must be a whole number from 1 on, got {MEGAPIXELS!r:.60}")
+MAX_PIXELS = int(MEGAPIXELS) * 10**6  # each takes up to 40 bytes in decoding
 LARGE = 5_000_000  # from so many pixels on, threads decode one after the other
 _ONE_AT_A_TIME = RLock()
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is higher, and a warning of two lines below it
