@@ -52,10 +52,15 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm beside a shortcut, leaky ReLU after the sum (He et al., 2016)."""
+    """Two 3x3 convolutions with batch norm beside a shortcut, leaky ReLU after the sum (He et al., 2016).
+
+    The shortcut takes every stride-th pixel and then mixes channels: what a strided 1x1 convolution computes. With few
+    channels the latter's backward pass writes outside its memory on CPUs (oneDNN 3.12, uxlfoundation/oneDNN#6035).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, has_bias: bool) -> None:
         super().__init__()
+        self.stride = stride
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm_1 = nn.BatchNorm2d(out_channels, eps=1e-4, affine=has_bias)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
@@ -63,10 +68,11 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
                 nn.BatchNorm2d(out_channels, eps=1e-4, affine=has_bias),
             )
 
     def forward(self, features: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.norm_1(self.conv_1(features)), SLOPE)
-        return F.leaky_relu(self.norm_2(self.conv_2(hidden)) + self.shortcut(features), SLOPE)
+        shortcut = self.shortcut(features[..., :: self.stride, :: self.stride])
+        return F.leaky_relu(self.norm_2(self.conv_2(hidden)) + shortcut, SLOPE)

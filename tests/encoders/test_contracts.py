@@ -1,5 +1,8 @@
 """Every conf/encoder/*.yaml: sizes, determinism, and no way to a constant where none is allowed."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from cfexplain.detectors.base import build_detector
 from cfexplain.detectors.dsvdd import Dsvdd
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import ConfigError
+from tests.conftest import ROOT
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "encoder"
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="the package timm is not there (extra: timm)")
@@ -100,3 +104,19 @@ def test_residual_has_shortcuts():
         nn.init.zeros_(block.conv_2.weight)
     embeddings = encoder(noise(2, 1, 64, 64))
     assert not torch.allclose(embeddings[0], embeddings[1])
+
+
+NARROW_ON_AVX2 = """
+import torch
+from cfexplain.encoders.residual import Residual
+encoder = Residual(width=4).build((1, 32, 32), 1, True).to(memory_format=torch.channels_last)
+for _ in range(40):
+    encoder(torch.randn(32, 1, 32, 32).contiguous(memory_format=torch.channels_last)).square().mean().backward()
+    others = [torch.randn(size) for size in range(1, 2000, 13)]  # blocks of memory that a stray write would hit
+"""
+
+
+def test_a_narrow_residual_network_writes_nothing_outside_its_memory():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", NARROW_ON_AVX2], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
