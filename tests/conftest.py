@@ -43,6 +43,20 @@ def session_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def hydra_seconds() -> float:
+    """CPU seconds in which this machine loads Hydra and numpy: the measure of a start that loads no torch.
+
+    torch takes about six of it, a config mistake two and a half, help a quarter, that of the doctor one.
+    """
+    def once() -> float:
+        before = _children_seconds()
+        subprocess.run([sys.executable, "-c", "import hydra, numpy"], check=True)
+        return _children_seconds() - before
+
+    return max(once() for _ in range(2))
+
+
 def run_cfexplain(folder: Path, cache: Path, *args: str, timeout: float = 300) -> Finished:
     """`cfexplain *args` in a folder, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(cache)}

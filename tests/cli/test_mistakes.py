@@ -12,7 +12,6 @@ import torch
 
 from tests.conftest import ROOT, TINY
 
-CONFIG_SECONDS = 2.0  # the promise; torch alone takes about as long to load
 MISTAKES = [
     (["nosuch"], "no command 'nosuch'"),
     (["trian"], "Did you mean train?"),
@@ -67,12 +66,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("args", "words"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
-def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain, tmp_path, args, words):
+def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain, hydra_seconds, tmp_path, args, words):
     done = cfexplain(*args)
     assert done.code == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert words in done.stderr
-    assert done.cpu_seconds < CONFIG_SECONDS
+    assert done.cpu_seconds < 4.5 * hydra_seconds  # no torch
     assert list(tmp_path.iterdir()) == []
 
 
