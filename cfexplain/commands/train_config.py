@@ -65,7 +65,9 @@ class TrainConfig(CommandConfig):
         recorded = read_split(folder / "split.csv") if has_learned else None
         if recorded is None:
             return self.dataset.load(self.exposure)
-        return self.dataset.load_again(self.exposure, recorded)
+        splits = self.dataset.load_again(self.exposure, recorded)
+        recorded.check_exposure(splits)
+        return splits
 
     @property
     def plays_game(self) -> bool:

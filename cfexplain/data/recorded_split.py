@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfexplain.errors import DataError, reason_of
+from cfexplain.errors import CfexplainWarning, DataError, reason_of
 from cfexplain.files import regular
 from cfexplain.types import ImageSet, Splits
 
@@ -79,6 +80,18 @@ class RecordedSplit:
                                          if index not in taken),
             num_gone=len(missing) - num_changed, num_changed=num_changed,
         )
+
+    def check_exposure(self, splits: Splits) -> None:
+        """A CfexplainWarning where the exposure images are not those of the run; of drawn ones none are kept."""
+        before = Counter(row["sha256"] for row in self.rows if row["role"] == "exposure" and row.get("sha256"))
+        if splits.exposure is None or splits.fresh is not None or not before:
+            return
+        now = Counter(contents(splits.exposure, splits))
+        if now != before:
+            warnings.warn(
+                f"the exposure images are not those of the training: {(now - before).total()} new, "
+                f"{(before - now).total()} gone since {self.file}", CfexplainWarning, stacklevel=3,
+            )
 
     def change_words(self, found: FoundAgain, where: Path | str) -> str:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +211,15 @@ def test_names_that_are_no_utf8_and_long_ones_are_explained(inside):
     words = ["exposure=folder", "exposure.root=own", "exposure.max_unreadable_fraction=0.5", "stage=detector"]
     assert main(["train", *SMALL, "dataset.root=parts", *words, "run_dir=t2"]) == 0
     assert {"exposure/stra\\xdfe.png", "exposure/stra\\xfce.png"} <= {row["id"] for row in rows("t2/split.csv")}
+
+
+def test_exposure_images_that_changed_are_told(inside):
+    draw(Path("others"), [f"o{number}.png" for number in range(8)], 4)
+    words = [*SMALL, "dataset.root=parts", "exposure=folder", "exposure.root=others", "run_dir=o"]
+    assert main(["train", *words]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits_of("o")
+    draw(Path("others"), ["o0.png", "o8.png"], 5)
+    with pytest.warns(UserWarning, match="not those of the training: 2 new, 1 gone since o/split.csv"):
+        splits_of("o")
