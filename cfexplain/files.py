@@ -16,8 +16,9 @@ import stat
 import types
 import typing
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
@@ -25,6 +26,8 @@ from typing import Any, BinaryIO, TextIO
 from cfexplain.errors import DataError
 
 SCHEMA_VERSION = 1
+MAX_WEIGHTS_BYTES = 4 * 2**30
+MAX_GROWTH_BYTES = 64 * 2**20  # by unpacking code; torch packs no weights
 MAX_JSON_BYTES = 64 * 2**20
 PARTIAL = ".cfexplain-partial"
 LEFTOVER = re.compile(rf"\..+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
@@ -121,6 +124,21 @@ def regular(path: Path) -> Path:
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails at once
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
+
+
+def grows(archive: zipfile.ZipFile) -> bool:
+    """Whether it unpacks to far more than it has, as nothing that torch writes does."""
+    return sum(member.file_size for member in archive.infolist()) > archive.fp.seek(0, 2) + MAX_GROWTH_BYTES
+
+
+def weights_file(path: Path) -> Path:
+    """The same, for torch.load(weights_only=True); DataError for one that would take more memory than weights do."""
+    if (size := regular(path).stat().st_size) > MAX_WEIGHTS_BYTES:
+        raise DataError(f"{path} has {size / 2**30:.1f} GB; weights of {MAX_WEIGHTS_BYTES >> 30} GB are read")
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if grows(archive):
+            raise DataError(f"{path} unpacks to far more than its size, as no file of weights does; do not trust it")
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cfexplain.encoders.base import EncoderSpec
 from cfexplain.errors import DataError
+from cfexplain.files import weights_file
 from cfexplain.lazy import nn, no_grad, Tensor, torch
 from cfexplain.types import ImageShape
 
@@ -137,7 +138,7 @@ def read_weights(path: Path, model: str, remedy: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"no weights at {path}. Set encoder.weights to a state dict of {model}, or to null for none.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(weights_file(path), map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise DataError(f"{path} is no file of weights, or a damaged one. {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

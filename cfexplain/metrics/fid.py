@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 from cfexplain.checks import check_positive
 from cfexplain.errors import DataError
+from cfexplain.files import weights_file
 from cfexplain.lazy import fid, kid, nn, no_grad, Tensor, torch
 from cfexplain.metrics.base import MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.classifiers import NetworkRecipe, feature_space, RANDOM
@@ -169,7 +170,7 @@ def _checked_digest(path: Path) -> str:
         way_out = "Set metric.fid.weights_path, or metric.fid.features=classifier."
         raise DataError(f"no Inception weights at {path}. {way_out}")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(weights_file(path), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} is no file of weights, or a damaged one. Fetch it again.") from error
     with path.open("rb") as file:

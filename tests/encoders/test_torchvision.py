@@ -1,5 +1,7 @@
 """Networks of torchvision: names, input normalisation, weights from files, and what is said without them."""
 
+import zipfile
+
 import pytest
 import torch
 from torchvision import models
@@ -107,6 +109,18 @@ def test_a_damaged_file_and_one_that_runs_code_are_refused(weights, tmp_path):
     with pytest.raises(DataError, match="damaged"):
         build(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_file_that_grows_or_has_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data.pkl", bytes(80 * 2**20))
+    with pytest.raises(DataError, match="unpacks to far more"):
+        build(path)
+    with path.open("wb") as file:
+        file.truncate(5 * 2**30)
+    with pytest.raises(DataError, match="has 5.0 GB; weights of 4 GB are read"):
+        build(path)
 
 
 def test_default_weights_come_from_the_cache_of_torch(weights, tmp_path, monkeypatch):

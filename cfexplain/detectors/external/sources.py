@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.errors import ConfigError, DataError
-from cfexplain.files import regular, replacing
+from cfexplain.files import grows, regular, replacing
 from cfexplain.lazy import nn, Tensor, torch
 
 
@@ -125,7 +125,6 @@ def _checked_content(path: Path, sha256: str | None) -> bytes:
 
 
 MAX_BYTES = 768 * 2**20  # of a model file, which is in memory twice while it is read
-MAX_GROWTH_BYTES = 64 * 2**20  # by unpacking its code; torch packs no weights
 FUNCTION = "detector.factory=module:function allow_custom_code=true"
 INSTEAD = f"save the model with torch.jit (trace, script) or torch.export, or name a function of yours: {FUNCTION}"
 NAMESPACES = {"aten", "prim", "prims"}
@@ -164,7 +163,7 @@ def file_format(path: Path, content: bytes) -> Format:
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> Format:
-    if sum(member.file_size for member in archive.infolist()) > archive.fp.seek(0, 2) + MAX_GROWTH_BYTES:
+    if grows(archive):
         raise DataError(f"{path} unpacks to far more than its size, as nothing that torch writes does; do not trust it")
     names = archive.namelist()
     folder = names[0].partition("/")[0] + "/" if names else ""
