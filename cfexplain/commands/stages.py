@@ -27,9 +27,11 @@ from cfexplain.engine.loop import Learner, train
 from cfexplain.engine.runtime import autocast_dtype, device_name
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.explain import explain_images, FittedModel
+from cfexplain.explanation.flow import edited_exposure, FlowLearner, play_after
 from cfexplain.explanation.game import build_concept_classifier, CounterfactualLearner
 from cfexplain.explanation.untrained import fit_untrained
 from cfexplain.files import write_csv
+from cfexplain.generators.flow_edit import FlowEdit, FlowEdited, FlowEditor
 from cfexplain.lazy import torch
 from cfexplain.metrics.auroc import detector_aurocs, unlike_normals
 from cfexplain.reporting.grids import counterfactual_grid, preview_grid, spread, write_picture
@@ -186,16 +188,23 @@ def train_generator(
 def _play(
     config: TrainConfig, job: Job, splits: Splits, detector: Detector, device: torch.device, ranks: Ranks
 ) -> FittedModel:
-    learner = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+    # Pictures while training show exposure images: the test set is for the end.
+    shown, spec, psi = _some(splits.exposure, config.num_grid_images), config.generator, None
+    if isinstance(spec, FlowEdit):
+        psi, splits = _flow(config, job, splits, device, ranks)
+        spec = spec.editor
+    learner = CounterfactualLearner(spec, config.fit, detector, splits, config.seed, device, ranks)
     learner.autocast_dtype = autocast_dtype(config.runtime, device)
     job.folder.update(score_noise=learner.levels.noise)
     _resume(learner, job)
-    # Pictures while training show exposure images: the test set is for the end.
-    shown = _some(splits.exposure, config.num_grid_images)
+
+    def fitted() -> FittedModel:
+        model = learner.fitted()
+        return model if psi is None else replace(model, generator=FlowEdited(psi, model.generator))
 
     def draw() -> None:
         if learner.steps_done % config.fit.image_every_steps == 0:
-            picture = counterfactual_grid(explain_images(learner.fitted(), shown, device), range(len(shown)))
+            picture = counterfactual_grid(explain_images(fitted(), shown, device), range(len(shown)))
             file = job.folder.images / f"counterfactuals-{learner.steps_done:06d}.png"
             write_picture(file, picture)
             job.reporter.picture(file, learner.steps_done)
@@ -205,7 +214,32 @@ def _play(
         learner, config.fit.steps, config.fit.log_every_steps, job.reporter, on_step=draw,
         save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
     )
-    return learner.fitted()
+    return fitted()
+
+
+def _flow(
+    config: TrainConfig, job: Job, splits: Splits, device: torch.device, ranks: Ranks
+) -> tuple[FlowEditor, Splits]:
+    """psi, trained or taken from the run that is continued, and what it makes of the images of the game."""
+    path, folder = job.folder.checkpoints / "flow.pt", job.folder.checkpoints
+    learner = FlowLearner(config.generator, splits, config.seed, device, ranks)
+    if path.exists():
+        values = checkpoint.load(path, REMEDY, digest_of(path))
+        checkpoint.restore(learner.average, values, "flow", path, REMEDY)
+        ranks.shared(values)
+    else:
+        ranks.shared(None)
+        learner.autocast_dtype = autocast_dtype(config.runtime, device)
+        _resume(learner, job)
+        train(
+            learner, config.generator.steps, LOG_EVERY_STEPS, job.reporter,
+            save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
+        )
+        edited = edited_exposure(learner.fitted(), splits, device)
+        values = {"flow": learner.average.state_dict(), "edited": edited}
+        job.folder.note_weights("flow.pt", checkpoint.save(path, values))
+        ranks.shared(values)
+    return learner.fitted(), play_after(splits, values["edited"])
 
 
 def _some(images: ImageSet, number: int) -> ImageSet:
@@ -227,7 +261,15 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
         _train_alongside(learner, config.detector.steps, LOG_EVERY_STEPS, config)
         detector = learner.fitted()
     if config.plays_game:
-        game = CounterfactualLearner(config.generator, config.fit, detector, splits, config.seed, device, ranks)
+        spec = config.generator
+        if isinstance(spec, FlowEdit):
+            if (values := ranks.shared(None)) is None:
+                flow = FlowLearner(spec, splits, config.seed, device, ranks)
+                flow.autocast_dtype = autocast_dtype(config.runtime, device)
+                _train_alongside(flow, spec.steps, LOG_EVERY_STEPS, config)
+                values = ranks.shared(None)
+            spec, splits = spec.editor, play_after(splits, values["edited"])
+        game = CounterfactualLearner(spec, config.fit, detector, splits, config.seed, device, ranks)
         game.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(game, config.fit.steps, config.fit.log_every_steps, config)
 

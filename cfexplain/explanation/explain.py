@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,15 +25,15 @@ def explain_images(
     shape = (n, model.num_alpha_bins, model.num_concepts)
     images = torch.empty(*shape, channels, height, width, dtype=torch.uint8)
     logits = torch.empty(shape)
-    for alpha_bin in range(model.num_alpha_bins):
-        for concept in range(model.num_concepts):
-            for start in range(0, n, batch_size):
-                batch = to_float(sources.images[start : start + batch_size].to(device))
-                conditions = torch.full((2, len(batch)), concept, dtype=torch.long, device=device)
-                conditions[0] = alpha_bin
-                edited = to_uint8(model.generator(batch, conditions[0], conditions[1])).cpu()
-                images[start : start + batch_size, alpha_bin, concept] = edited
-            logits[:, alpha_bin, concept] = logits_of(model.detector, images[:, alpha_bin, concept], device)
+    conditions = list(itertools.product(range(model.num_alpha_bins), range(model.num_concepts)))
+    for start in range(0, n, batch_size):
+        batch = to_float(sources.images[start : start + batch_size].to(device))
+        for condition in conditions:
+            alpha_bins, concepts = torch.tensor(condition, device=device)[:, None].expand(-1, len(batch))
+            edited = to_uint8(model.generator(batch, alpha_bins, concepts)).cpu()
+            images[start : start + batch_size, *condition] = edited
+    for condition in conditions:
+        logits[:, *condition] = logits_of(model.detector, images[:, *condition], device)
     return Explanations(
         sources=sources,
         images=images,

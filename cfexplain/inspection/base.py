@@ -73,6 +73,8 @@ class Inspection:
     heatmaps:         (N, H, W) float32 in [-1, 1], integrated gradients of the image's logit; positive: raises it.
     nearest:          (N, C, H, W) uint8, the nearest normal training image.
     nearest_ids:      N names.
+    plausible:        (N, C, H, W) uint8, a plausible normal image near it, whatever the detector says: psi(x) of
+                      generator=flow_edit, else `nearest`.
     """
 
     explanations: Explanations
@@ -89,6 +91,18 @@ class Inspection:
     heatmaps: Tensor
     nearest: Tensor
     nearest_ids: tuple[str, ...]
+    plausible: Tensor
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether `plausible` is a picture of its own."""
+        return self.plausible is not self.nearest and not self.plausible.equal(self.nearest)
+
+    @cached_property
+    def plausible_distances(self) -> np.ndarray:
+        """(N,) float64, mean change from the image to `plausible`, images in [-1, 1]."""
+        pairs = zip(self.explanations.sources.images, self.plausible, strict=True)
+        return np.array([l1_distances(level_changes(source, normal[None]))[0] for source, normal in pairs])
 
     def verdict(self, index: int, concept: int) -> Verdict:
         return VERDICTS[int(self.verdict_codes[index, concept])]

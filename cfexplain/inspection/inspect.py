@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cfexplain.detectors.base import Detector, logits_of
+from cfexplain.data.batches import to_uint8
+from cfexplain.detectors.base import batched_on_cpu, Detector, logits_of
 from cfexplain.explanation.explain import FittedModel
 from cfexplain.inspection.base import Inspection, Verdict, VERDICTS
 from cfexplain.inspection.reference import manifold_distances, nearest_rows, Reference
@@ -28,7 +29,7 @@ def inspect(
     detector, sources, logits = model.detector, explanations.sources.images, explanations.logits[:, 0]
     checks = check(detector, explanations, reference, device)
     rows = nearest_rows(sources, reference.features(sources), reference.neighbours, reference.neighbour_features)
-    nearest = reference.neighbours.images[rows]
+    nearest, psi = reference.neighbours.images[rows], getattr(model.generator, "psi", None)
     repairs, repair_logits = repaired(detector, explanations, device)
     return Inspection(
         explanations=explanations,
@@ -43,6 +44,7 @@ def inspect(
         heatmaps=heatmaps(detector, sources, nearest, device),
         nearest=nearest,
         nearest_ids=tuple(reference.neighbours.ids[row] for row in rows.tolist()),
+        plausible=nearest if psi is None else batched_on_cpu(lambda images: to_uint8(psi(images)), sources, device),
         **vars(checks),
     )
 

@@ -37,7 +37,7 @@ SHAPES = {  # of what a batch holds; a letter is the same number wherever it sta
     "measured": {
         "verdict_codes": "NK", "position_before": "N", "position_after": "NK", "survives": "NKM",
         "manifold_distance": "NK", "duplicate_of": "NK", "way_logits": "NKW", "repairs": "NKCYX",
-        "repair_logits": "NK", "heatmaps": "NYX", "nearest": "NCYX",
+        "repair_logits": "NK", "heatmaps": "NYX", "nearest": "NCYX", "plausible": "NCYX",
     },
 }
 SOURCES = ("images", "labels", "classes", "ids")
@@ -128,8 +128,9 @@ class SavedInspections:
     def _inspection(self, file: Path) -> Inspection:
         values = self._load(file)
         explanations = self._explanations(file, values)
-        measured = measured_beside_explanations(values) or self._load(_measured(file))
+        measured = dict(measured_beside_explanations(values) or self._load(_measured(file)))
         try:
+            measured.setdefault("plausible", measured["nearest"])  # earlier versions drew none
             _check_shapes({
                 "sources": vars(explanations.sources), "explanations": vars(explanations), "measured": measured,
             })

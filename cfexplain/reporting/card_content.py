@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfexplain.inspection.base import Inspection, Verdict
-from cfexplain.inspection.sentences import position_words
+from cfexplain.inspection.sentences import percent, position_words
 from cfexplain.reporting.grids import NEUTRAL
 from cfexplain.reporting.verdict_words import logit_words
 
+DRAWN = "a plausible normal image, drawn without the detector"
 LOWERS, RAISES = np.array([84, 39, 136.0]), np.array([179, 88, 6.0])  # purple and orange: not the colours of a change
 
 
@@ -36,7 +37,10 @@ class ConceptContent:
 
 @dataclass(frozen=True, kw_only=True)
 class CardContent:
-    """`logit`, `position`: of the image; the others in ConceptContent are the counterfactual's."""
+    """`logit`, `position`: of the image; the others in ConceptContent are the counterfactual's.
+
+    gap_words: how much less satisfies the detector than lies between the image and a plausible normal one.
+    """
 
     name: str
     class_name: str
@@ -46,6 +50,7 @@ class CardContent:
     position_words: str
     threshold: float
     nearest_id: str
+    gap_words: str
     concepts: tuple[ConceptContent, ...]
 
 
@@ -61,6 +66,7 @@ def card_content(inspection: Inspection, index: int, sentences: Sequence[str], c
         position_words=position_words(position),
         threshold=explanations.threshold,
         nearest_id=inspection.nearest_ids[index],
+        gap_words=_gap_words(inspection, index),
         concepts=tuple(_concept(inspection, index, concept) for concept in range(explanations.num_concepts)),
     )
 
@@ -91,8 +97,24 @@ def _repair_words(inspection: Inspection, index: int, concept: int) -> str:
     return f"It does without {saved:.0f} % of the change and scores {logit_words(logit)}."
 
 
+def _gap_words(inspection: Inspection, index: int) -> str:
+    """Of the least repair that was found. Empty where there is none: what the detector needs is not known then."""
+    explanations = inspection.explanations
+    found = inspection.repair_logits[index].numpy() <= explanations.threshold
+    if float(explanations.source_logits[index]) <= explanations.threshold or not found.any():
+        return ""
+    least = float(inspection.change_sizes.repair_l1_distance[index][found].min())
+    whole = float(inspection.plausible_distances[index])
+    other = f"{DRAWN}," if inspection.is_drawn else "the nearest normal image"
+    times = f", {whole / least:.1f} times as much" if least > 0 else ""
+    return (f"The least change found that satisfies this detector is {percent(least / 2)} of the range from black to "
+            f"white on average; {other} differs by {percent(whole / 2)}{times}.")
+
+
 def card_tiles(inspection: Inspection, index: int) -> dict[str, np.ndarray]:
     """Name -> (3, H, W) uint8: image, nearest, heatmap, then of each concept k "k counterfactual" and "k repair".
+
+    Where the generator draws a plausible normal image by itself, "plausible" too.
 
     Where there are alpha bins between 0 and 1, "k bin a" too, for each but alpha = 0, the counterfactual.
     """
@@ -100,6 +122,8 @@ def card_tiles(inspection: Inspection, index: int) -> dict[str, np.ndarray]:
     source = explanations.sources.images[index].numpy()
     tiles = {"image": source, "nearest": inspection.nearest[index].numpy(),
              "heatmap": heatmap(inspection.heatmaps[index].numpy())}
+    if inspection.is_drawn:
+        tiles["plausible"] = inspection.plausible[index].numpy()
     for concept in range(explanations.num_concepts):
         bins = explanations.images[index, :, concept].numpy()  # (A, C, H, W)
         tiles |= {

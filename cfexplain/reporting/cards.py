@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from cfexplain.inspection.base import Inspection, NUM_WAY_STEPS, Verdict
 from cfexplain.inspection.repair import way_images
-from cfexplain.reporting.card_content import card_content, card_tiles, CardContent, ConceptContent
+from cfexplain.reporting.card_content import card_content, card_tiles, CardContent, ConceptContent, DRAWN
 from cfexplain.reporting.card_plots import (
     draw_position, draw_way, font_of, LINE, MUTED, Pen, PLOT_WIDTH, TILE_SIDE, TONES,
 )
@@ -65,8 +65,12 @@ def _draw_head(pen: Pen, content: CardContent, tiles: dict[str, np.ndarray]) -> 
     y = pen.text(MARGIN, y + 4, " ".join(facts), 14, MUTED, INNER)
     for sentence in content.sentences:
         y = pen.text(MARGIN, y + 6, sentence, 17, INK, INNER)
+    if content.gap_words:
+        y = pen.text(MARGIN, y + 6, content.gap_words, 14, MUTED, INNER)
     shown = {"the image": tiles["image"], f"nearest normal image: {content.nearest_id}": tiles["nearest"],
              "heatmap: orange raises the score, purple lowers it": tiles["heatmap"]}
+    if "plausible" in tiles:
+        shown[DRAWN] = tiles["plausible"]
     note_bottom = pen.text(MARGIN + len(shown) * STEP, y + GAP, HEATMAP_NOTE, 13, MUTED, INNER - len(shown) * STEP)
     return max(_draw_tiles(pen, y + GAP, shown), note_bottom)
 

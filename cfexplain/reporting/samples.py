@@ -18,6 +18,7 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
     """One row per anomaly and concept. Distances are of [-1, 1] images; `_before` is of the image itself.
 
     repair_l1_distance: of the minimal repair; excess_change: the share of the counterfactual's change it saves.
+    plausible_l1_distance: of a plausible normal image, drawn by the generator or else the nearest one of training.
     """
     explanations, sources, sizes = inspection.explanations, inspection.explanations.sources, inspection.change_sizes
     before, after = explanations.source_logits.numpy(), explanations.logits[:, 0].numpy()
@@ -48,6 +49,7 @@ def sample_rows(inspection: Inspection, class_names: Sequence[str]) -> list[dict
                 "excess_change": sizes.excess_change[here],
                 "repair_logit": float(inspection.repair_logits[here]),
                 "nearest_normal": inspection.nearest_ids[index],
+                "plausible_l1_distance": inspection.plausible_distances[index],
             }))
     return rows
 

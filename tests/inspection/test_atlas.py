@@ -54,7 +54,7 @@ def inspection_of(sources, edited, codes) -> Inspection:
         survives=torch.ones(count, num_concepts, 1, dtype=torch.bool), manifold_distance=zeros,
         duplicate_of=torch.full((count, num_concepts), -1), way_logits=torch.zeros(count, num_concepts, 9),
         repairs=edited, repair_logits=zeros, heatmaps=torch.zeros(count, *sources.shape[2:]), nearest=sources,
-        nearest_ids=("train/0",) * count,
+        nearest_ids=("train/0",) * count, plausible=sources,
     )
 
 

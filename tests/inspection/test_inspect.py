@@ -62,6 +62,7 @@ def test_what_stands_in_an_inspection(known):
     torch.testing.assert_close(inspection.way_logits[0, 0], steps, atol=0.51, rtol=0)  # rounding to 8 bit
     assert inspection.nearest[:, 0, 0, 0].tolist() == [59, 41]
     assert inspection.nearest_ids == ("train/29", "train/15")
+    assert not inspection.is_drawn and inspection.plausible_distances.tolist() == pytest.approx([282 / 255, 0])
 
 
 def test_repairs_pass_or_are_the_counterfactual(known):

@@ -28,7 +28,7 @@ def test_what_is_read_is_what_was_saved(saved):
     for number, read in enumerate(saved):
         made = make_inspection((3, 2)[number], seed=number, prefix=f"{number}/")
         assert read.explanations.sources.ids == made.explanations.sources.ids and read.nearest_ids == made.nearest_ids
-        for name in ("verdict_codes", "survives", "way_logits", "repairs", "heatmaps"):
+        for name in ("verdict_codes", "survives", "way_logits", "repairs", "heatmaps", "plausible"):
             assert torch.equal(getattr(read, name), getattr(made, name)), name
 
 
@@ -52,6 +52,15 @@ def test_a_folder_of_an_earlier_version_is_read(saved):
     for read, before in zip(saved, made, strict=True):
         assert torch.equal(read.repairs, before.repairs) and read.nearest_ids == before.nearest_ids
         assert torch.equal(read.explanations.images, before.explanations.images)
+
+
+def test_in_batches_of_before_there_was_a_plausible_image_it_is_the_nearest(saved):
+    file = saved.folder / "inspections" / "00000-measured.pt"
+    values = checkpoint.load(file, "")
+    del values["plausible"]
+    checkpoint.save(file, values)
+    first, second = saved
+    assert not first.is_drawn and second.is_drawn
 
 
 def test_a_new_index_clears_what_an_earlier_attempt_left(saved):

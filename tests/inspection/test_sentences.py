@@ -34,6 +34,7 @@ def inspection_of(*verdicts, failures=(), before=1.0, after=(0.42, 0.613, 0.05))
         duplicate_of=torch.zeros(1, num_concepts, dtype=torch.long), way_logits=torch.zeros(1, num_concepts, 9),
         repairs=images[:, 0], repair_logits=torch.zeros(1, num_concepts), heatmaps=torch.zeros(1, 28, 28),
         nearest=GREEN[None], nearest_ids=("train/0",),
+        plausible=GREEN[None],
     )
 
 

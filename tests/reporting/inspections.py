@@ -52,6 +52,7 @@ def make_inspection(
         repair_logits=torch.where(flipped, torch.tensor(threshold - 0.1), after),
         heatmaps=torch.rand(num_images, *shape[1:], generator=rng) * 2 - 1,
         nearest=_smooth((num_images,), shape, rng), nearest_ids=tuple(f"train/{i:05d}" for i in range(num_images)),
+        plausible=_smooth((num_images,), shape, rng),
     )
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cfexplain.inspection.repair import way_images
 from cfexplain.reporting.card_plots import TONES, Pen, broken, draw_position, draw_way, fitted, printable
+from cfexplain.reporting.card_content import card_content, card_tiles
 from cfexplain.reporting.cards import MARGIN, WIDTH, draw_card
 from cfexplain.reporting.grids import PAPER, signed_difference
 from tests.reporting.inspections import FALSE_ALARM_RATE, make_inspection
@@ -34,7 +35,7 @@ def test_each_picture_is_there_pixel_by_pixel(shape, num_concepts):
     inspection = make_inspection(2, num_concepts=num_concepts, shape=shape)
     canvas, factor = card(inspection, 1), 168 // max(shape[1:])
     source, edited = inspection.explanations.sources.images[1].numpy(), inspection.explanations.counterfactuals[1]
-    shown = [source, inspection.nearest[1].numpy()]
+    shown = [source, inspection.nearest[1].numpy(), inspection.plausible[1].numpy()]
     for concept in range(num_concepts):
         repair = inspection.repairs[1, concept].numpy()
         shown += [edited[concept].numpy(), signed_difference(source, edited[concept].numpy()), repair]
@@ -55,6 +56,29 @@ def test_nothing_runs_over_the_edge(shape, num_concepts, num_bins):
     edges = canvas[:, : MARGIN - 4], canvas[:, WIDTH - MARGIN + 4 :], canvas[: MARGIN - 4], canvas[-MARGIN + 4 :]
     assert all((edge == PAPER).all() for edge in edges)
     assert canvas.shape[1] == WIDTH and (canvas != PAPER).any(axis=(1, 2))[-2 * MARGIN :].any()
+
+
+def test_the_gap_between_what_satisfies_the_detector_and_a_plausible_normal_image():
+    """Of 16 pixels the least repair darkens four by 51 of 255 levels; the nearest normal image all of them by 102."""
+    inspection = make_inspection(1, num_concepts=2, shape=(1, 4, 4))
+    source = torch.full((1, 1, 4, 4), 204, dtype=torch.uint8)
+    repairs = source[:, None].repeat(1, 2, 1, 1, 1)
+    repairs[0, 0, 0, 0], repairs[0, 1, 0] = 153, 153
+    sources = replace(inspection.explanations.sources, images=source)
+    explanations = replace(inspection.explanations, sources=sources, source_logits=torch.ones(1), threshold=0.0)
+    nearest = torch.full_like(source, 102)
+    inspection = replace(
+        inspection, explanations=explanations, repairs=repairs, repair_logits=-torch.ones(1, 2), nearest=nearest,
+        plausible=nearest.clone(),
+    )
+    words = card_content(inspection, 0, SENTENCES, "").gap_words
+    assert words == ("The least change found that satisfies this detector is 5.0 % of the range from black to white on "
+                     "average; the nearest normal image differs by 40 %, 8.0 times as much.")
+    assert "plausible" not in card_tiles(inspection, 0)
+    drawn = replace(inspection, plausible=torch.full_like(source, 0))
+    assert "drawn without the detector, differs by 80 %, 16.0 times" in card_content(drawn, 0, SENTENCES, "").gap_words
+    none = replace(inspection, repair_logits=torch.ones(1, 2))  # of repairs that still count as anomalous
+    assert card_content(none, 0, SENTENCES, "").gap_words == ""
 
 
 def test_long_sentences_make_a_card_higher_and_hide_nothing():

@@ -12,12 +12,16 @@ async function drawCard(card, item) {
       `Score ${scoreWords(item.logit)}, ${item.position_words}. `,
       `The detector flags scores above ${scoreWords(item.threshold)}.`),
     ...item.sentences.map((sentence) => make("p", { class: "said" }, sentence)),
+    ...(item.gap_words ? [make("p", { class: "muted" }, item.gap_words)] : []),
   ];
   const pictures = make("div", { class: "pictures" },
     figure(small(sprite, "image"), `The image ${item.name}`, "The image"),
     figure(small(sprite, "nearest"), "The nearest normal image", `Nearest normal image: ${item.nearest_id}`),
     figure(small(sprite, "heatmap"), "Heatmap: where the pixels of the image raise or lower its score",
       "Heatmap: orange raises the score, purple lowers it"),
+    page.tiles.includes("plausible") ? figure(small(sprite, "plausible"),
+      "A plausible normal image, drawn without the detector", "A plausible normal image, drawn without the detector")
+      : null,
     make("p", { class: "muted" },
       "The heatmap (integrated gradients) shares out among the pixels what the image scores above the nearest normal ",
       "image. It says where the detector looks. It does not say what the detector would accept in that place: the ",
