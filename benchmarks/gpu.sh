@@ -20,11 +20,14 @@ for settings in "runtime=gpu" "$float32" "$float32 runtime.allow_tf32=false" "ru
 done
 
 echo "== MNIST, normal 1, from nothing to explained"
-mnist=(dataset=mnist dataset.root="$1" exposure=omniglot exposure.root="$2" 'dataset.normal=[1]' "${more[@]}")
 run_of() { "$python" -c 'import json, sys; print(json.load(sys.stdin)["run"])'; }
-started=$SECONDS
-trained=$("$python" -m cfexplain train --json runtime=gpu output_root="$out" cache_dir="$out/cache" "${mnist[@]}" | run_of)
-echo "trained after $((SECONDS - started)) s"
-explained=$("$python" -m cfexplain explain --json run="$trained" output_root="$out" cache_dir="$out/cache" | run_of)
-echo "explained after $((SECONDS - started)) s"
-"$python" -m cfexplain evaluate run="$explained" output_root="$out" cache_dir="$out/cache" 'metric=[auroc,validity,fid,classes]'
+for generator in "" generator=flow_edit; do
+    mnist=(dataset=mnist dataset.root="$1" exposure=omniglot exposure.root="$2" 'dataset.normal=[1]' $generator "${more[@]}")
+    started=$SECONDS
+    trained=$("$python" -m cfexplain train --json runtime=gpu output_root="$out" cache_dir="$out/cache" "${mnist[@]}" | run_of)
+    echo "${generator:-the default generator}: trained after $((SECONDS - started)) s"
+    explained=$("$python" -m cfexplain explain --json run="$trained" output_root="$out" cache_dir="$out/cache" | run_of)
+    echo "explained after $((SECONDS - started)) s"
+    "$python" -m cfexplain evaluate run="$explained" output_root="$out" cache_dir="$out/cache" \
+        'metric=[auroc,validity,fid,classes]'
+done

@@ -152,14 +152,14 @@ import os, sys
 from cfexplain.cli import main
 from cfexplain.commands import stages
 from cfexplain.engine import checkpoint
-count, save = [0], checkpoint.save_learner
+at, count, save = sys.argv[1], [0], checkpoint.save_learner
 def dies(learner, folder):
     count[0] += learner.stage == "flow"
-    if sys.argv[1] == "flow" and count[0] == 3:
+    if at == "flow" and count[0] == 3:
         os._exit(9)
     save(learner, folder)
 checkpoint.save_learner = dies
-if sys.argv[1] == "edit":
+if at == "edit":
     stages.edited_exposure = lambda *_: os._exit(9)
 sys.exit(main(sys.argv[2:]))
 """
