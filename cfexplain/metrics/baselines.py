@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cfexplain.checks import check_positive
-from cfexplain.detectors.base import logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import drawn, MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
     descended, GradientRecipe, nearest_indices, Norm, projected, train_autoencoder,
@@ -85,22 +87,33 @@ class Baselines(MetricSpec):
 
     def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
         """Of the same sources, one counterfactual each."""
-        sources, normals, device = own.sources.images, inputs.splits.train.images, inputs.device
-        gradient = GradientRecipe(
-            norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
-            num_steps=self.gradient_steps,
-        )
-        recipe = NetworkRecipe(
-            width=self.autoencoder_width, num_features=self.autoencoder_features, num_steps=self.autoencoder_steps
-        )
-        autoencoder = train_autoencoder(normals, recipe, device, inputs.cache_dir)
-        images = {
-            "nearest": normals[nearest_indices(sources, normals, device)],
-            "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),
-            "autoencoder": projected(autoencoder, sources, device),
-        }
         explanations = {}
-        for method, edited in images.items():  # as explanations of one concept and one alpha bin
-            logits = logits_of(inputs.model.detector, edited, device)
+        for method in METHODS[1:]:  # as explanations of one concept and one alpha bin
+            edited = self.counterfactuals(
+                method, own.sources.images, own.threshold, inputs.model.detector, inputs.splits.train.images,
+                inputs.device, inputs.cache_dir,
+            )
+            logits = logits_of(inputs.model.detector, edited, inputs.device)
             explanations[method] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
         return explanations
+
+    def counterfactuals(
+        self, method: str, sources: Tensor, threshold: float, detector: Detector, normals: Tensor,
+        device: torch.device, cache_dir: Path,
+    ) -> Tensor:
+        """(N, C, H, W) uint8 -> what a simpler way of METHODS makes of each, the same.
+
+        threshold: the logit where gradient descent ends. normals: (T, C, H, W) uint8, training images, may be mapped.
+        """
+        if method == "nearest":
+            return normals[nearest_indices(sources, normals, device)]
+        if method == "gradient":
+            recipe = GradientRecipe(
+                norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
+                num_steps=self.gradient_steps,
+            )
+            return descended(detector, sources, threshold, recipe, device)
+        assert method == "autoencoder", method
+        width, num_features, num_steps = self.autoencoder_width, self.autoencoder_features, self.autoencoder_steps
+        network = NetworkRecipe(width=width, num_features=num_features, num_steps=num_steps)
+        return projected(train_autoencoder(normals, network, device, cache_dir), sources, device)
