@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from cfexplain.checks import check_positive
@@ -23,7 +24,6 @@ from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.types import Explanations
 
 PREFIX = "baseline_"  # baseline_<method>_<key>
-METHODS = ("cfexplain", "nearest", "gradient", "autoencoder")
 NUM_IMAGES = f"{PREFIX}images"
 COMPARED = {  # metric -> its keys that are defined for any way to make a counterfactual
     "auroc": ("cf_auroc",),
@@ -38,6 +38,15 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "coverage": ("density", "coverage", "training_distance"),
 }
 INTERVAL = ("", "_low", "_high")
+
+
+class SimplerWay(StrEnum):
+    nearest = "nearest"
+    gradient = "gradient"
+    autoencoder = "autoencoder"
+
+
+METHODS = ("cfexplain", *SimplerWay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,32 +97,31 @@ class Baselines(MetricSpec):
     def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
         """Of the same sources, one counterfactual each."""
         explanations = {}
-        for method in METHODS[1:]:  # as explanations of one concept and one alpha bin
+        for way in SimplerWay:  # as explanations of one concept and one alpha bin
             edited = self.counterfactuals(
-                method, own.sources.images, own.threshold, inputs.model.detector, inputs.splits.train.images,
+                way, own.sources.images, own.threshold, inputs.model.detector, inputs.splits.train.images,
                 inputs.device, inputs.cache_dir,
             )
             logits = logits_of(inputs.model.detector, edited, inputs.device)
-            explanations[method] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
+            explanations[way] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
         return explanations
 
     def counterfactuals(
-        self, method: str, sources: Tensor, threshold: float, detector: Detector, normals: Tensor,
+        self, way: SimplerWay, sources: Tensor, threshold: float, detector: Detector, normals: Tensor,
         device: torch.device, cache_dir: Path,
     ) -> Tensor:
-        """(N, C, H, W) uint8 -> what a simpler way of METHODS makes of each, the same.
+        """(N, C, H, W) uint8 -> what a simpler way makes of each, the same.
 
         threshold: the logit where gradient descent ends. normals: (T, C, H, W) uint8, training images, may be mapped.
         """
-        if method == "nearest":
+        if way is SimplerWay.nearest:
             return normals[nearest_indices(sources, normals, device)]
-        if method == "gradient":
+        if way is SimplerWay.gradient:
             recipe = GradientRecipe(
                 norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
                 num_steps=self.gradient_steps,
             )
             return descended(detector, sources, threshold, recipe, device)
-        assert method == "autoencoder", method
         width, num_features, num_steps = self.autoencoder_width, self.autoencoder_features, self.autoencoder_steps
         network = NetworkRecipe(width=width, num_features=num_features, num_steps=num_steps)
         return projected(train_autoencoder(normals, network, device, cache_dir), sources, device)
