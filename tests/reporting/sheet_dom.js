@@ -1,19 +1,20 @@
-// What sheet.js sees of a browser, and no more. Arguments: a file with the page's script, a JSON of what is done.
-// Written to stdout: what a reader saw after each step, and the file that was saved last.
+// What sheet.js sees of a browser, and no more. Stdin: JSON of the page's parts and of what a reader does.
+// Stdout: what the reader saw after each step, and the file that was saved last.
 
 const { readFileSync } = require("node:fs");
-const { script, sheet, num_pairs: numPairs, stored, keepsNothing, steps } = JSON.parse(readFileSync(0, "utf8"));
+const { script, sheet, ids, values, numPairs, stored, keepsNothing, steps } = JSON.parse(readFileSync(0, "utf8"));
 
 const element = (values = {}) => ({
   hidden: true, listeners: {}, addEventListener(name, call) { this.listeners[name] = call; },
   querySelector() { return { focus() {} }; }, ...values,
 });
-const named = { sheet: element({ dataset: { sheet } }) };
+const named = Object.fromEntries(ids.map((id) => [id, element()]));
+named.sheet.dataset = { sheet };
 const pairs = Array.from({ length: numPairs }, () => element());
-const sides = pairs.flatMap(() => ["left", "right"].map((value) => element({ value })));
+const sides = values.map((value) => element({ value }));
 let saved = null, link = null;
 globalThis.document = element({
-  getElementById: (id) => named[id] ??= element(),
+  getElementById: (id) => named[id] ?? null,
   querySelectorAll: (selector) => ({ ".pair": pairs, ".side": sides }[selector]),
   createElement: () => link = { click() {} },
 });
@@ -34,7 +35,7 @@ const seen = [];
     if (step?.click) named[step.click].listeners.click();
     if (step?.side !== undefined) sides[step.side].listeners.click();
     const shown = [...pairs, named.end].map((section) => section.hidden).indexOf(false);
-    const kept = named.kept?.textContent ?? "";
+    const kept = named.kept.textContent ?? "";
     seen.push({ shown, prevented, progress: named.progress.textContent, canSave: !named.save.disabled, kept });
   }
   const file = saved && { name: link.download, text: await saved.text() };

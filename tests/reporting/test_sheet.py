@@ -69,7 +69,8 @@ def run_page(folder: Path, *steps: dict, stored: str | None = None, keeps_nothin
     page = (folder / "sheet.html").read_text()
     values = {
         "script": re.search(r"<script>(.*)</script>", page, re.DOTALL)[1],
-        "sheet": re.search(r'data-sheet="(\w+)"', page)[1], "num_pairs": page.count("<section class=pair"),
+        "sheet": re.search(r'data-sheet="(\w+)"', page)[1], "numPairs": page.count("<section class=pair"),
+        "ids": re.findall(r" id=(\w+)", page), "values": re.findall(r"class=side value=(\w+)", page),
         "stored": stored, "keepsNothing": keeps_nothing, "steps": steps,
     }
     done = subprocess.run([NODE, DOM], input=json.dumps(values), capture_output=True, text=True, timeout=60)
