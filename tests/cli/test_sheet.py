@@ -89,7 +89,7 @@ MISTAKES = {
     "no such file": (["run=sheet", "sheet_answers=[none.json]"], 3, "no none.json"),
     "no sheet": (["run=run", "sheet_answers=[a.json]"], 3, "run is a run of 'train', wanted one of evaluate"),
     "no run": (["sheet_answers=[a.json]"], 2, "give one of run="),
-    "a comparison": (["compare=[run,run2]", "sheet_answers=[a.json]"], 2, "sheet_answers names each reader's file once"),
+    "a comparison": (["compare=[run,x]", "sheet_answers=[a.json]"], 2, "sheet_answers names each reader's file once"),
     "a reader twice": (["run=sheet", "sheet_answers=[a.json,a.json]"], 2, "names each reader's file once"),
     "no answers": (["run=sheet", "sheet_answers=[]"], 2, "sheet_answers must name at least one file"),
     "both": (["run=run", "sheet=true", "sheet_answers=[a.json]"], 2, "give one of them"),

@@ -84,12 +84,12 @@ needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed: apt
 @needs_node
 def test_keys_and_clicks_become_a_file_that_can_be_read(sheet):
     folder, pairs = sheet
-    said = run_page(folder, LEFT, {"key": "2"}, {"side": 4}, {"key": "1"}, RIGHT, RIGHT, LEFT, {"click": "save"})
+    said = run_page(folder, LEFT, {"key": "2"}, {"side": 5}, {"key": "1"}, RIGHT, RIGHT, LEFT, {"click": "save"})
     assert [step["shown"] for step in said["seen"]] == [0, 1, 2, 3, 4, 5, 6, 6, 6]
     assert said["seen"][0]["progress"] == "Pair 1 of 6" and "All 6 pairs" in said["seen"][-1]["progress"]
     (folder / "a.json").write_text(said["file"]["text"])
     (answers,) = read_answers([folder / "a.json"], read_key(folder))
-    assert answers.sides.tolist() == [0, 1, 0, 0, 1, 1] and len(answers.seconds) == 6
+    assert answers.sides.tolist() == [0, 1, 1, 0, 1, 1] and len(answers.seconds) == 6
     assert said["file"]["name"] == f"answers-{sheet_digest(pairs)}-{answers.reader}.json"
 
 
