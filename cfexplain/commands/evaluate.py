@@ -9,16 +9,13 @@ from pathlib import Path
 from cfexplain.commands.base import Command, Job
 from cfexplain.commands.compare import CompareRuns
 from cfexplain.commands.judging_config import EvaluateConfig, HEADLINES, refitted_detector
+from cfexplain.commands.sheet import MakeSheet, ReadSheet
 from cfexplain.commands.trained_run import TrainedRun
-from cfexplain.data.own_images import test_anomalies
-from cfexplain.data.recorded_split import DIGEST_LENGTH
 from cfexplain.data.splits import counts
 from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.detectors.fitting import fit_detector
 from cfexplain.engine.runtime import autocast_dtype
-from cfexplain.errors import DataError
 from cfexplain.explanation.explain import explain_images
-from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricInputs
 from cfexplain.metrics.transfer import SEED_OFFSET
@@ -34,7 +31,7 @@ PAPER_NOTE = (
 
 
 class Evaluate(Command):
-    """Every metric of one run. The config may ask for a comparison of runs in its place."""
+    """Every metric of one run. The config may ask for a comparison of runs, or for a sheet, in its place."""
 
     config_type = EvaluateConfig
     headlines = HEADLINES
@@ -42,7 +39,11 @@ class Evaluate(Command):
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> Command:
-        return CompareRuns(config) if config.compare else cls(config)
+        if config.compare:
+            return CompareRuns(config)
+        if config.sheet_answers:
+            return ReadSheet(config)
+        return MakeSheet(config) if config.sheet else cls(config)
 
     @property
     def slug(self) -> str:
@@ -82,10 +83,7 @@ def _inputs(
     if trained.explained is None:
         explanations = explain_images(model, splits.explained, device)
     else:
-        remedy = f"explain again: cfexplain explain run={trained.folder}"
-        saved = SavedInspections(folder=trained.explained, remedy=remedy)
-        explanations = saved.explanations()
-        _check_explained(saved, splits)
+        explanations = trained.saved_explanations(splits)
     numbers = itertools.count(1)
     fitted: dict[int, Detector] = {}  # by their seed, to the run's own splits: several metrics ask for the same one
 
@@ -116,13 +114,6 @@ def _inputs(
         test_normal_logits=logits_of(model.detector, splits.test_normals.images, device),
         metrics=config.metric,
     )
-
-
-def _check_explained(saved: SavedInspections, splits: Splits) -> None:
-    """DataError where the test images are others by now. Exposure images, in their place, are drawn anew."""
-    noted = saved.index["images_digest"]
-    if splits.has_test_anomalies and len(noted) == DIGEST_LENGTH and noted != test_anomalies(splits).digest:
-        raise DataError(f"the test images have changed since {saved.folder} explained them; {saved.remedy}")
 
 
 def _report(

@@ -24,6 +24,7 @@ from cfexplain.inspection.reference import build_reference, NONE, Reference, REF
 from cfexplain.inspection.shards import as_shard, Shard, weights_digest
 from cfexplain.lazy import torch
 from cfexplain.metrics.base import MetricSpec
+from cfexplain.metrics.baselines import Baselines, SimplerWay
 from cfexplain.metrics.classifiers import feature_space, NetworkRecipe
 from cfexplain.metrics.survival import Alterations
 from cfexplain.metrics.transfer import SEED_OFFSET
@@ -146,6 +147,10 @@ class EvaluateConfig(JudgingConfig):
     runs: list[str] | None
     compare: list[str] | None
     metric: dict[str, MetricSpec]
+    sheet: bool
+    num_sheet_pairs: int
+    sheet_against: list[SimplerWay]
+    sheet_answers: list[str] | None
     seed: int | None
     num_compared_images: int
 
@@ -169,9 +174,29 @@ class EvaluateConfig(JudgingConfig):
                 "own with cfexplain explain run=... images=..."
             )
         check_seed(self)
-        check_at_least(self, num_compared_images=1)
+        check_at_least(self, num_compared_images=1, num_sheet_pairs=2)
         if not self.metric:
             raise ValueError("metric must name at least one metric, like metric=[auroc]")
+        self._check_sheet()
+
+    def _check_sheet(self) -> None:
+        if self.sheet and self.sheet_answers:
+            raise ConfigError("sheet=true makes a sheet and sheet_answers reads what was answered: give one of them")
+        if self.sheet_answers == []:
+            raise ValueError("sheet_answers must name at least one file, or be null")
+        if self.sheet_answers and (self.run is None or len(set(self.sheet_answers)) < len(self.sheet_answers)):
+            raise ConfigError("sheet_answers names each reader's file once, and run=<the sheet's folder> the sheet")
+        if self.sheet and self.run is None:
+            raise ConfigError("sheet=true is about one run: give run=<folder of a run, or latest>")
+        if self.sheet and self.baselines is None:
+            raise ConfigError("sheet=true takes simpler ways from metric.baselines: add baselines to metric")
+        if not self.sheet_against or len(set(self.sheet_against)) < len(self.sheet_against):
+            raise ValueError(f"sheet_against must name one or more of {', '.join(SimplerWay)}, each once")
+
+    @property
+    def baselines(self) -> Baselines | None:
+        """The values of simpler ways to make a counterfactual."""
+        return next((spec for spec in self.metric.values() if isinstance(spec, Baselines)), None)
 
     def open(self) -> TrainedRun:
         assert self.run is not None, self.runs

@@ -11,6 +11,8 @@ from typing import Any
 from cfexplain import config as configs
 from cfexplain.commands.base import ROOT_KEYS
 from cfexplain.commands.train_config import TrainConfig
+from cfexplain.data.own_images import test_anomalies
+from cfexplain.data.recorded_split import DIGEST_LENGTH
 from cfexplain.detectors.base import build_detector, Detector
 from cfexplain.detectors.external.calibration import check_unchanged
 from cfexplain.detectors.external.spec import External
@@ -19,10 +21,11 @@ from cfexplain.errors import ConfigError, DataError
 from cfexplain.explanation.explain import FittedModel, look_with
 from cfexplain.explanation.game import build_concept_classifier
 from cfexplain.explanation.untrained import untrained_model
+from cfexplain.inspection.saved import SavedInspections
 from cfexplain.lazy import torch
 from cfexplain.older_runs import with_missing_values
 from cfexplain.runs.lookup import find_run, parent_runs, read_record, record_of
-from cfexplain.types import ImageShape, Splits
+from cfexplain.types import Explanations, ImageShape, Splits
 from cfexplain.version import VERSION
 
 MAX_SIDE = 4096  # pixels of an image that a network is made for; a file that claims more would take all memory
@@ -60,6 +63,15 @@ class TrainedRun:
             return self.config.load_splits()
         except DataError as error:
             raise DataError(_for_opened_run(str(error))) from error
+
+    def saved_explanations(self, splits: Splits) -> Explanations:
+        """Of the explain run. DataError where they are damaged, or of other test images than there are by now."""
+        saved = SavedInspections(folder=self.explained, remedy=f"explain again: cfexplain explain run={self.folder}")
+        explanations, noted = saved.explanations(), saved.index["images_digest"]
+        # Exposure images, where there are no test anomalies, are drawn anew.
+        if splits.has_test_anomalies and len(noted) == DIGEST_LENGTH and noted != test_anomalies(splits).digest:
+            raise DataError(f"the test images have changed since {saved.folder} explained them; {saved.remedy}")
+        return explanations
 
     def image_shape(self) -> ImageShape:
         return self._generator()[1]

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
 
 from cfexplain.checks import check_positive
-from cfexplain.detectors.base import logits_of
+from cfexplain.detectors.base import Detector, logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
+from cfexplain.lazy import Tensor, torch
 from cfexplain.metrics.base import drawn, MetricInputs, MetricSpec, tell_reader
 from cfexplain.metrics.baseline_methods import (
     descended, GradientRecipe, nearest_indices, Norm, projected, train_autoencoder,
@@ -21,7 +24,6 @@ from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.types import Explanations
 
 PREFIX = "baseline_"  # baseline_<method>_<key>
-METHODS = ("cfexplain", "nearest", "gradient", "autoencoder")
 NUM_IMAGES = f"{PREFIX}images"
 COMPARED = {  # metric -> its keys that are defined for any way to make a counterfactual
     "auroc": ("cf_auroc",),
@@ -36,6 +38,15 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "coverage": ("density", "coverage", "training_distance"),
 }
 INTERVAL = ("", "_low", "_high")
+
+
+class SimplerWay(StrEnum):
+    nearest = "nearest"
+    gradient = "gradient"
+    autoencoder = "autoencoder"
+
+
+METHODS = ("cfexplain", *SimplerWay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +96,32 @@ class Baselines(MetricSpec):
 
     def _baselines(self, own: Explanations, inputs: MetricInputs) -> dict[str, Explanations]:
         """Of the same sources, one counterfactual each."""
-        sources, normals, device = own.sources.images, inputs.splits.train.images, inputs.device
-        gradient = GradientRecipe(
-            norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
-            num_steps=self.gradient_steps,
-        )
-        recipe = NetworkRecipe(
-            width=self.autoencoder_width, num_features=self.autoencoder_features, num_steps=self.autoencoder_steps
-        )
-        autoencoder = train_autoencoder(normals, recipe, device, inputs.cache_dir)
-        images = {
-            "nearest": normals[nearest_indices(sources, normals, device)],
-            "gradient": descended(inputs.model.detector, sources, own.threshold, gradient, device),
-            "autoencoder": projected(autoencoder, sources, device),
-        }
         explanations = {}
-        for method, edited in images.items():  # as explanations of one concept and one alpha bin
-            logits = logits_of(inputs.model.detector, edited, device)
-            explanations[method] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
+        for way in SimplerWay:  # as explanations of one concept and one alpha bin
+            edited = self.counterfactuals(
+                way, own.sources.images, own.threshold, inputs.model.detector, inputs.splits.train.images,
+                inputs.device, inputs.cache_dir,
+            )
+            logits = logits_of(inputs.model.detector, edited, inputs.device)
+            explanations[way] = replace(own, images=edited[:, None, None], logits=logits[:, None, None])
         return explanations
+
+    def counterfactuals(
+        self, way: SimplerWay, sources: Tensor, threshold: float, detector: Detector, normals: Tensor,
+        device: torch.device, cache_dir: Path,
+    ) -> Tensor:
+        """(N, C, H, W) uint8 -> what a simpler way makes of each, the same.
+
+        threshold: the logit where gradient descent ends. normals: (T, C, H, W) uint8, training images, may be mapped.
+        """
+        if way is SimplerWay.nearest:
+            return normals[nearest_indices(sources, normals, device)]
+        if way is SimplerWay.gradient:
+            recipe = GradientRecipe(
+                norm=self.gradient_norm, radius=self.gradient_radius, step_size=self.gradient_step_size,
+                num_steps=self.gradient_steps,
+            )
+            return descended(detector, sources, threshold, recipe, device)
+        width, num_features, num_steps = self.autoencoder_width, self.autoencoder_features, self.autoencoder_steps
+        network = NetworkRecipe(width=width, num_features=num_features, num_steps=num_steps)
+        return projected(train_autoencoder(normals, network, device, cache_dir), sources, device)

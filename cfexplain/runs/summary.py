@@ -19,7 +19,9 @@ from cfexplain.runs.lookup import metrics_of, parent_runs, reason_of, record_of,
 PARTS = ("exposure", "encoder", "generator")  # groups whose choice may tell cells apart
 SAME_FOR_ALL = (  # where a run is written and how it is shown, not what it computes
     *configs.PLACES, "run", "runs", "device", "stage", "num_grid_images", "num_film_strips", "allow_custom_code",
+    "sheet", "num_sheet_pairs", "sheet_against", "sheet_answers",
 )
+NO_MODEL = ("compare", "sheet", "sheet_answers")  # what an evaluate run was asked for in the place of metrics
 IDENTITY = ("dataset", "normal", "detector")
 
 
@@ -72,8 +74,8 @@ class Summary:
 
 
 def summarize(folders: Iterable[Path], slug: Callable[[Mapping[str, Any]], str]) -> Summary:
-    """slug: the name of a dataset config, '<dataset>-<normal set>'. A comparison of runs is no model and has no row."""
-    chains = {folder: _chain(folder) for folder in folders if not _config(folder).get("compare")}
+    """slug: the name of a dataset config, '<dataset>-<normal set>'. A comparison of runs, and a sheet, have no row."""
+    chains = {folder: _chain(folder) for folder in folders if not any(map(_config(folder).get, NO_MODEL))}
     inner = {parent.resolve() for chain in chains.values() for parent in chain[:-1]}
     ends = {folder: chain for folder, chain in chains.items() if folder.resolve() not in inner}
     known = {folder: _values(chain, slug) for folder, chain in ends.items()}
