@@ -74,7 +74,7 @@ class Family(IntervalMetricSpec):
             return values
         values["family_auroc"] = found = auroc(normal, before)
         if found < TRUSTWORTHY:
-            tell_reader(f"the judge of family hardly sees these anomalies (family_auroc {found:.2f}); do not lean on it")
+            tell_reader(f"family's judge hardly sees these anomalies (family_auroc {found:.2f}); do not lean on it")
         return values
 
     def _judge(self, inputs: MetricInputs) -> Detector:
