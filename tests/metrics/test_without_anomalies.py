@@ -23,7 +23,12 @@ NOTHING = (
     "substitutability", "oracle", "classes", "localization", "restoration", "conservation", "correction",
     "reversibility", "variation",
 )
-QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4, "autoencoder_steps": 3, "autoencoder_width": 2}
+RANDOM = {
+    "_target_": "cfexplain.encoders.lite0.Lite0", "weights": None, "layers": [1, 2], "trainable": False,
+    "normalize_exposure": False,
+}  # fmt: skip
+QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4, "autoencoder_steps": 3, "autoencoder_width": 2,
+         "encoder": RANDOM}
 VALIDITY = Validity(num_resamples=20)
 
 
