@@ -11,7 +11,7 @@ from cfexplain.metrics.baseline_methods import descended, GradientRecipe, Norm
 from cfexplain.metrics.oracle import Oracle
 from cfexplain.metrics.variation import label_variations, Variation, variations_among_alike
 
-SPEC = Variation(num_resamples=50, width=8, num_steps=200)
+SPEC = Variation(num_resamples=50, width=6, num_steps=120)
 HALF = 1.5 - 0.75 * np.log2(3)  # of a sure label and a coin: the entropy of (3/4, 1/4), less half a bit
 
 
@@ -59,7 +59,7 @@ def test_each_concept_is_measured_by_its_own_factors(planted):
     turned = SPEC.compute(replace(planted, explanations=swapped))
     for key in ("label_variation", "label_variation_changed"):
         assert turned[f"{key}_concept_1"] == found[f"{key}_concept_0"] != found[f"{key}_concept_1"]
-    oracle = Oracle(num_resamples=5, width=8, num_steps=200).compute(replace(planted, explanations=swapped))
+    oracle = Oracle(num_resamples=5, width=6, num_steps=120).compute(replace(planted, explanations=swapped))
     assert oracle["oracle_assignment"] == "0:shape 1:colour"
 
 
