@@ -36,6 +36,8 @@ COMPARED = {  # metric -> its keys that are defined for any way to make a counte
     "classes": ("class_normal_rate",),
     "minimality": ("minimality", "nearer_than_normals"),
     "coverage": ("density", "coverage", "training_distance"),
+    "variation": ("label_variation", "label_variation_changed"),
+    "family": ("family_validity",),
 }
 INTERVAL = ("", "_low", "_high")
 

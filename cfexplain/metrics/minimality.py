@@ -46,8 +46,8 @@ class Minimality(IntervalMetricSpec):
     """
 
     meanings = {
-        "minimality": ("share of normal training images farther from the anomaly than its counterfactual", "1"),
-        "nearer_than_normals": ("share of counterfactuals nearer to it than each of those images", "1"),
+        "minimality": ("share of normal training images farther from the anomaly than its counterfactual", "-"),
+        "nearer_than_normals": ("share of counterfactuals nearer to it than each of those images", "-"),
     }
 
     num_images: int

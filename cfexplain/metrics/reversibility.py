@@ -44,7 +44,7 @@ class Reversibility(IntervalMetricSpec):
     meanings = {
         "composition": ("mean change of a pixel where G is asked to keep the score, range -1..1", "0"),
         "composition_repeated": ("the same after G has been asked several times in a row", "0"),
-        "reversibility": ("mean difference of a pixel from the source, there and back again", "0"),
+        "reversibility": ("mean difference of a pixel from the source, there and back again", "-"),
         "reversibility_way": ("the same there: what the way back has to undo", "-"),
     }
 

@@ -6,21 +6,24 @@ import pytest
 import torch
 from torch import nn
 
+from cfexplain.config import build
 from cfexplain.data.batches import to_float
 from cfexplain.detectors.base import LogProbs
 from cfexplain.detectors.base import logits_of
 from cfexplain.errors import CfexplainWarning, ConfigError
 from cfexplain.metrics.auroc import Auroc
+from cfexplain.metrics.base import MetricSpec
 from cfexplain.metrics.baseline_methods import (
     GradientRecipe, Norm, descended, nearest_indices, projected,
     train_autoencoder,
 )
-from cfexplain.metrics.baselines import METHODS, Baselines
+from cfexplain.metrics.baselines import COMPARED, METHODS, Baselines
 from cfexplain.metrics.classifiers import NetworkRecipe
 from cfexplain.metrics.distance import Distance, l1_distances, level_changes
 from cfexplain.metrics.survival import Survival
 from cfexplain.metrics.transfer import Transfer
 from cfexplain.metrics.validity import Validity
+from tests.specs import metric_values
 
 BASELINES = Baselines(
     num_images=40, gradient_norm=Norm.linf, gradient_radius=0.5, gradient_step_size=0.02, gradient_steps=50,
@@ -144,6 +147,11 @@ def compared(planted):
     inputs = replace(planted, metrics={**METRICS, "auroc": Auroc(num_resamples=20)}, fit_detector=lambda *_: other)
     with pytest.warns(CfexplainWarning):
         return BASELINES.compute(inputs)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_compared_keys_are_those_of_their_metric(name):
+    assert set(COMPARED[name]) <= set(build(metric_values(name)[name], MetricSpec, name).meanings)
 
 
 def test_own_row_is_the_metric_itself(planted, compared):

@@ -17,12 +17,18 @@ FILES = sorted((Path(__file__).parents[2] / "conf" / "metric").glob("*.yaml"))
 LEFT_OUT = {
     "auroc": {"detector_auroc"}, "transfer": {"transfer_detector_auroc"}, "fid": {"fid_anomaly", "fid_normalized"},
     "substitutability": {"substitutability_auroc", "substitutability_ratio"}, "oracle": {"oracle_normal_rate"},
+    "variation": {"label_variation"}, "family": {"family_auroc"},
 }  # fmt: skip
 NOTHING = (
     "substitutability", "oracle", "classes", "localization", "restoration", "conservation", "correction",
-    "reversibility",
+    "reversibility", "variation",
 )
-QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4, "autoencoder_steps": 3, "autoencoder_width": 2}
+RANDOM = {
+    "_target_": "cfexplain.encoders.lite0.Lite0", "weights": None, "layers": [1, 2], "trainable": False,
+    "normalize_exposure": False,
+}  # fmt: skip
+QUICK = {"num_resamples": 20, "num_steps": 20, "width": 4, "autoencoder_steps": 3, "autoencoder_width": 2,
+         "encoder": RANDOM}
 VALIDITY = Validity(num_resamples=20)
 
 
