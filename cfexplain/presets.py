@@ -1,4 +1,4 @@
-"""The settings of the paper's tables, the study of biased detectors, and a cat's neighbours as presets: experiment=<name>.
+"""As presets, experiment=<name>: the settings of the paper's tables, the study of biased detectors, a cat's neighbours.
 
 Every cell (setting x detector) exists at full size, for a GPU, and with the suffix -quick at the size of conf/'s
 defaults, for a CPU. The presets are plain dicts in the form of Hydra's config files.

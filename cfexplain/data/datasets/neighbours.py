@@ -49,6 +49,8 @@ class Neighbours(AugmentedDataset, ClassDataset):
     Unlike elsewhere `anomalous` stands beside `normal`: classes that neither names are not tested on.
     """
 
+    anomalous_replaces_normal = False
+
     root: str
     image_size: int
 
@@ -130,7 +132,7 @@ def find_classes(root: Path) -> ClassFolders:
     """The classes of train and of the part that is tested. DataError where the folders are others."""
     base = unwrapped(root)
     if not (base / "train").is_dir():
-        raise DataError(f"{base} has no folder train. {ADVICE}")
+        raise DataError(f"{root} holds no folder train. {ADVICE}")
     trained = {folder.name for folder in find_folders(base / "train")}
     for name in TEST_FOLDERS:
         test = base / name
