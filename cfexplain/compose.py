@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cfexplain import command_line
 from cfexplain.command_line import all_groups, check_owner, CommandLine, EXPERIMENT, listed, top_level_keys
-from cfexplain.config import conf_dir, first_difference, known_keys, register_resolver
+from cfexplain.config import conf_dir, first_difference, known_keys, knows_both, register_resolver
 from cfexplain.errors import CfexplainError, ConfigError, did_you_mean, reason_of
 from cfexplain.presets import presets
 
@@ -156,8 +156,6 @@ def as_sweep(line: CommandLine) -> list[str]:
 def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     parsed = _parsed(overrides)
     groups = [*all_groups(), EXPERIMENT]
-    if {"dataset.normal", "dataset.anomalous"} <= {override.key_or_group for override in parsed}:
-        raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     for override in parsed:
         _check_place(override)
         check_owner(line, override)
@@ -171,6 +169,8 @@ def _composed(line: CommandLine, overrides: list[str]) -> DictConfig:
     if composed.get("allow_custom_code") and "allow_custom_code" not in [each.key_or_group for each in parsed]:
         raise ConfigError("allow_custom_code: true in a config file does not count, for a file must not run code "
                           "unasked. If you trust it, add allow_custom_code=true")
+    if {"dataset.normal", "dataset.anomalous"} <= {each.key_or_group for each in parsed} and not knows_both(composed):
+        raise ConfigError("dataset.normal and dataset.anomalous each name the normal set: give one of them")
     if line.flags.config_dir:
         _check_hydra(line, overrides)
     return composed

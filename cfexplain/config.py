@@ -129,6 +129,12 @@ def known_keys(values: Mapping) -> list[str]:
     return keys
 
 
+def knows_both(cfg: DictConfig) -> bool:
+    """Whether the dataset has classes that are neither normal nor anomalous, so that either list says something."""
+    target, is_custom = todays_target(str(cfg.dataset.get("_target_"))), cfg.get("allow_custom_code") is True
+    return getattr(_class_at(target, "dataset", is_custom), "anomalous_replaces_normal", True) is False
+
+
 def plain(node: DictConfig | Mapping, path: str = "") -> dict[str, Any]:
     """Resolved plain values; `???` stays, so that it can be named."""
     try:

@@ -1,4 +1,4 @@
-"""The settings of the paper's tables, and the study of biased detectors, as presets: experiment=<name>.
+"""As presets, experiment=<name>: the settings of the paper's tables, the study of biased detectors, a cat's neighbours.
 
 Every cell (setting x detector) exists at full size, for a GPU, and with the suffix -quick at the size of conf/'s
 defaults, for a CPU. The presets are plain dicts in the form of Hydra's config files.
@@ -6,7 +6,7 @@ defaults, for a CPU. The presets are plain dicts in the form of Hydra's config f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,10 @@ _MNIST_PAIRS = (("1", "7"), ("8", "9"), ("0", "6"), ("3", "5"), ("2", "4"))
 _CIFAR10_PAIRS = (
     ("automobile", "ship"), ("airplane", "bird"), ("cat", "dog"), ("deer", "horse"), ("frog", "truck"),
 )
+# Name -> anomalous classes of the neighbours, by their names in ImageNet; what is neither is the exposure.
+_NEIGHBOURS_OF_TABBY = {
+    "neighbours-tabby": ("Persian cat", "Egyptian cat"), "neighbours-tabby-dog": ("golden retriever",),
+}
 
 # docs/presets.md shows them as the paper's tables do: mean over the settings of a row, second hand.
 _BCE, _HSC, _DSVDD = DETECTORS
@@ -105,7 +109,7 @@ def presets() -> dict[str, dict[str, Any]]:
     for dataset in ("glyphs", "cmnist"):
         for kind in ("green", "exposure"):
             named[f"bias-{kind}-{dataset}"] = _bias(f"bias-{kind}-{dataset}", dataset, is_supervised=kind == "green")
-    return named
+    return named | {name: _neighbours(name, classes) for name, classes in _NEIGHBOURS_OF_TABBY.items()}
 
 
 def _cell(name: str, setting: Setting, detector: str) -> dict[str, Any]:
@@ -138,3 +142,14 @@ def _bias(name: str, dataset: str, is_supervised: bool) -> dict[str, Any]:
         preset["defaults"].append({"override /exposure": "supervised"})
         preset["exposure"] = {"classes": ["green *"]}
     return preset
+
+
+def _neighbours(name: str, anomalous: Sequence[str]) -> dict[str, Any]:
+    """Quick ones; no row of the paper, whose classes and images are others."""
+    return {
+        "defaults": [
+            {"override /dataset": "neighbours"}, {"override /detector": "bce"}, {"override /exposure": "supervised"},
+        ],
+        "experiment": name,
+        "dataset": {"normal": ["tabby"], "anomalous": list(anomalous)},
+    }

@@ -71,7 +71,7 @@ def test_parts_have_one_way_back_to_normal_unless_asked_otherwise(dataset):
 
 
 def test_photographs_keep_their_shades_and_digits_need_not():
-    kinds = {"cifar10": True, "gtsrb": True, "mnist": False, "cmnist": False, "glyphs": False}
+    kinds = {"cifar10": True, "gtsrb": True, "neighbours": True, "mnist": False, "cmnist": False, "glyphs": False}
     for dataset, is_exact in kinds.items():
         root = [] if dataset == "glyphs" else ["dataset.root=x"]
         assert built("train", f"dataset={dataset}", *root).generator.exact_skip == is_exact, dataset

@@ -18,7 +18,8 @@ from cfexplain.reporting.tables import metric_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SETTINGS = list(settings())
-FULL = [name for name in presets() if not name.endswith(QUICK) and not name.startswith("bias-")]
+OTHERS = ("bias-", "neighbours-")  # no cells of the paper's tables
+FULL = [name for name in presets() if not name.endswith(QUICK) and not name.startswith(OTHERS)]
 # Each setting once, the detectors and both sizes in turn.
 SAMPLE = [
     f"{setting.row}-{setting.name}-{DETECTORS[index % 3]}{QUICK if index % 2 else ''}"
@@ -62,9 +63,9 @@ def test_every_cell_is_there():
     assert Counter(setting.row for setting in SETTINGS) == {
         "mnist-single": 10, "mnist-multi": 5, "cifar10-single": 10, "cifar10-multi": 5, "cmnist": 7, "gtsrb": 6,
     }
-    cells = {name: name.removesuffix(QUICK) for name in presets() if not name.startswith("bias-")}
+    cells = {name: name.removesuffix(QUICK) for name in presets() if not name.startswith(OTHERS)}
     assert Counter(cells.values()) == {name: 2 for name in FULL} and len(FULL) == 43 * 3
-    assert len(presets()) == 2 * 43 * 3 + 4
+    assert len(presets()) == 2 * 43 * 3 + 4 + 2
     assert {"mnist-single-1-bce", "mnist-multi-8_9-hsc-quick", "cmnist-red-bce", "cifar10-single-ship-dsvdd",
             "gtsrb-speed_limits-bce", "bias-green-glyphs", "bias-exposure-cmnist"} <= set(presets())
 
@@ -105,6 +106,15 @@ def test_the_two_of_the_bias_study_differ_in_exposure_only(dataset):
     assert green["exposure.classes"] == ["green *"] and green["seed"] == plain["seed"]
     assert "exposure.limit" in plain and plain["exposure._target_"].endswith(
         {"glyphs": "Letters", "cmnist": "Emnist"}[dataset])
+
+
+@pytest.mark.parametrize(("name", "anomalous"), [
+    ("neighbours-tabby", ["Persian cat", "Egyptian cat"]), ("neighbours-tabby-dog", ["golden retriever"]),
+])
+def test_the_neighbours_are_learned_without_those_that_are_tested(name, anomalous):
+    preset = config.build_root(composed(name, "dataset.root=x"), TrainConfig)
+    assert (preset.dataset.normal, preset.dataset.anomalous) == (["tabby"], anomalous)
+    assert preset.exposure.name == "supervised" and preset.exposure.classes == ["*"] and preset.reported == {}
 
 
 def test_reported_numbers_are_those_of_the_table():

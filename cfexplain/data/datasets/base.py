@@ -24,6 +24,8 @@ class DatasetSpec(ABC):
     seed:              of hold-out, limits and orders.
     """
 
+    anomalous_replaces_normal: ClassVar[bool] = True  # of the two lists of classes; else they stand side by side
+
     cache_dir: str
     held_out_fraction: float
     seed: int

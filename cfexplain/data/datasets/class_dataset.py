@@ -40,8 +40,12 @@ class ClassDataset(DatasetSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.normal_classes
+        self.check_classes()
         check_limits(self, train_limit=20, reference_limit=10)
+
+    def check_classes(self) -> None:
+        """ValueError where `normal` or `anomalous` cannot be meant."""
+        _ = self.normal_classes
 
     @property
     def normal_classes(self) -> tuple[int, ...]:
@@ -55,6 +59,10 @@ class ClassDataset(DatasetSpec):
     @abstractmethod
     def read(self, is_train: bool) -> RawImages:
         """All pictures of the official training or test part, with ids such as 'train/00042'."""
+
+    def others(self, train: RawImages) -> RawImages | None:
+        """Training images of known anomalies, from which an exposure may take; None where there are none."""
+        return train.take(np.flatnonzero(self._labels(train) == ANOMALOUS))
 
     def load(self, exposure: ExposureSpec) -> Splits:
         train, test = self.read(is_train=True), self.read(is_train=False)
@@ -76,7 +84,7 @@ class ClassDataset(DatasetSpec):
         request = ExposureRequest(
             normals=all_normals[:, None] if all_normals.ndim == 3 else all_normals,
             learned=learned.images.numpy(),
-            others=train.take(np.flatnonzero(labels == ANOMALOUS)),
+            others=self.others(train),
             class_names=self.class_names,
             cache_dir=self.cache_dir,
         )

@@ -34,7 +34,7 @@ class Supervised(ExposureSpec):
         """Training images of the wanted classes; they are anomalous by the dataset's own rule."""
         others = request.others
         if others is None:
-            raise DataError("exposure=supervised: this dataset has no anomalous training images; name another exposure")
+            raise DataError("exposure=supervised: there are no anomalous training images for it; name another exposure")
         names = [request.class_names[index] for index in np.unique(others.classes)]
         wanted: set[str] = set()
         for pattern in self.classes:

@@ -75,7 +75,7 @@ class Layout:
 
 def find_layout(root: Path) -> Layout:
     """DataError where the folders cannot be meant: an empty one, none of normal images, a defect without its mask."""
-    base = _unwrapped(root)
+    base = unwrapped(root)
     if (base / "train").is_dir() or (base / "test").is_dir():
         return _train_and_test(base)
     if (base / "normal").is_dir() or (base / "anomalous").is_dir():
@@ -143,7 +143,7 @@ def _normals_alone(base: Path) -> Layout:
     return Layout(base=base, normal_class="normal", normals=_images_in(base, "images"), test_normals=(), defects=())
 
 
-def _unwrapped(root: Path) -> Path:
+def unwrapped(root: Path) -> Path:
     """A zip often holds one folder with everything in it; go down to where the images or the roles begin."""
     base = root
     while len(inside := _folders(base)) == 1 and not _directly_in(base):

@@ -16,10 +16,11 @@ from cfexplain.data.datasets.glyphs import Glyphs
 from cfexplain.data.datasets.gtsrb import Gtsrb
 from cfexplain.data.datasets.mnist import Mnist
 from cfexplain.data.datasets.mvtec import Mvtec
+from cfexplain.data.datasets.neighbours import Neighbours
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf" / "dataset"
-SPECS = [Glyphs, Mnist, Cmnist, Cifar10, Gtsrb, Mvtec, Folder]
+SPECS = [Glyphs, Mnist, Cmnist, Cifar10, Gtsrb, Mvtec, Folder, Neighbours]
 
 
 @pytest.mark.parametrize("spec", SPECS)
