@@ -157,7 +157,7 @@ def test_explain_and_evaluate_are_repeated_with_the_same_result(whole, tmp_path,
         process.communicate(timeout=600)
         return process.returncode
 
-    explain = ["explain", f"run={whole}", "runtime=cpu"]
+    explain = ["explain", f"run={whole}", "runtime=cpu", "features.num_steps=2", "num_film_strips=1", "num_cards=2"]
     assert run(*explain, "run_dir=x", stop_at="explaining") == -signal.SIGKILL
     assert run(*explain, "run_dir=x") == run(*explain, "run_dir=y") == 0
     for name in ("samples.csv", "metrics.json", "images/counterfactuals.png"):
