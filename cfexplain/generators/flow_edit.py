@@ -101,7 +101,8 @@ class FlowEditor(nn.Module):
 
     def __init__(self, flow: Flow, spec: FlowEdit, image_shape: ImageShape) -> None:
         super().__init__()
-        self.flow, self.spec, self.start = flow, spec, round(spec.strength * NUM_TIMES)
+        self.flow = flow.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
+        self.spec, self.start = spec, round(spec.strength * NUM_TIMES)
         noise = torch.randn(spec.num_maps, *image_shape, generator=step_generator(0, 0, "noise of the mask"))
         self.register_buffer("noise", noise)
 

@@ -126,7 +126,7 @@ def test_the_loss_is_the_error_of_the_clean_image_weighted_as_a_velocity(monkeyp
 
 
 def test_a_trained_flow_tells_the_labels_apart():
-    spec = dataclasses.replace(SPEC, steps=150, batch_size=16, width=8, learning_rate=0.02)
+    spec = dataclasses.replace(SPEC, steps=80, batch_size=8, width=8, learning_rate=0.02)
     learner = FlowLearner(spec, splits(), 0, torch.device("cpu"))
     for _ in range(spec.steps):
         learner.step()
