@@ -12,7 +12,7 @@ from cfexplain.inspection.sentences import percent, position_words
 from cfexplain.reporting.grids import NEUTRAL
 from cfexplain.reporting.verdict_words import logit_words
 
-DRAWN = "a plausible normal image, drawn without the detector"
+DRAWN = "drawn as a normal image, without the detector"
 LOWERS, RAISES = np.array([84, 39, 136.0]), np.array([179, 88, 6.0])  # purple and orange: not the colours of a change
 
 
@@ -105,7 +105,7 @@ def _gap_words(inspection: Inspection, index: int) -> str:
         return ""
     least = float(inspection.change_sizes.repair_l1_distance[index][found].min())
     whole = float(inspection.plausible_distances[index])
-    other = f"{DRAWN}," if inspection.is_drawn else "the nearest normal image"
+    other = f"what is {DRAWN}," if inspection.is_drawn else "the nearest normal image"
     times = f", {whole / least:.1f} times as much" if least > 0 else ""
     return (f"The least change found that satisfies this detector is {percent(least / 2)} of the range from black to "
             f"white on average; {other} differs by {percent(whole / 2)}{times}.")

@@ -20,7 +20,7 @@ async function drawCard(card, item) {
     figure(small(sprite, "heatmap"), "Heatmap: where the pixels of the image raise or lower its score",
       "Heatmap: orange raises the score, purple lowers it"),
     page.tiles.includes("plausible") ? figure(small(sprite, "plausible"),
-      "A plausible normal image, drawn without the detector", "A plausible normal image, drawn without the detector")
+      "What is drawn as a normal image, without the detector", "Drawn as a normal image, without the detector")
       : null,
     make("p", { class: "muted" },
       "The heatmap (integrated gradients) shares out among the pixels what the image scores above the nearest normal ",
