@@ -76,7 +76,8 @@ def test_the_gap_between_what_satisfies_the_detector_and_a_plausible_normal_imag
                      "average; the nearest normal image differs by 40 %, 8.0 times as much.")
     assert "plausible" not in card_tiles(inspection, 0)
     drawn = replace(inspection, plausible=torch.full_like(source, 0))
-    assert "drawn as a normal image, without the detector, differs by 80 %, 16.0 times" in card_content(drawn, 0, SENTENCES, "").gap_words
+    words = card_content(drawn, 0, SENTENCES, "").gap_words
+    assert "what is drawn as a normal image, without the detector, differs by 80 %, 16.0 times as much" in words
     none = replace(inspection, repair_logits=torch.ones(1, 2))  # of repairs that still count as anomalous
     assert card_content(none, 0, SENTENCES, "").gap_words == ""
 
