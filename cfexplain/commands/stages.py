@@ -235,11 +235,11 @@ def _flow(
             learner, config.generator.steps, LOG_EVERY_STEPS, job.reporter,
             save=lambda: checkpoint.save_learner(learner, folder), save_every_steps=config.fit.checkpoint_every_steps,
         )
-        edited = edited_exposure(learner.fitted(), splits, device)
-        values = {"flow": learner.average.state_dict(), "edited": edited}
+        edited = edited_exposure(learner.fitted(), splits, config.seed, device)
+        values = {"flow": learner.average.state_dict(), **edited}
         job.folder.note_weights("flow.pt", checkpoint.save(path, values))
         ranks.shared(values)
-    return learner.fitted(), play_after(splits, values["edited"])
+    return learner.fitted(), play_after(splits, values["rows"], values["edited"])
 
 
 def _some(images: ImageSet, number: int) -> ImageSet:
@@ -268,7 +268,7 @@ def train_other_rank(config: TrainConfig, device: torch.device, ranks: Ranks) ->
                 flow.autocast_dtype = autocast_dtype(config.runtime, device)
                 _train_alongside(flow, spec.steps, LOG_EVERY_STEPS, config)
                 values = ranks.shared(None)
-            spec, splits = spec.editor, play_after(splits, values["edited"])
+            spec, splits = spec.editor, play_after(splits, values["rows"], values["edited"])
         game = CounterfactualLearner(spec, config.fit, detector, splits, config.seed, device, ranks)
         game.autocast_dtype = autocast_dtype(config.runtime, device)
         _train_alongside(game, config.fit.steps, config.fit.log_every_steps, config)

@@ -81,11 +81,18 @@ class FlowLearner(Learner):
         return {name: getattr(self, name) for name in ("flow", "average", "optimizer")}
 
 
-def edited_exposure(editor: FlowEditor, splits: Splits, device: torch.device) -> Tensor:
-    """psi of the exposure images, (N, C, H, W) uint8: once before the game, as the flow is frozen."""
-    return batched_on_cpu(lambda images: to_uint8(editor(images)), splits.exposure.images, device, EDITED_AT_A_TIME)
+def edited_exposure(editor: FlowEditor, splits: Splits, seed: int, device: torch.device) -> dict[str, Tensor]:
+    """rows: (N,) int64, exposure images that were drawn, and edited: (N, C, H, W) uint8, psi of them.
+
+    Once before the game, as the flow is frozen.
+    """
+    generator = step_generator(seed, 0, "exposure images to be edited")
+    rows = torch.randperm(len(splits.exposure), generator=generator)[: editor.spec.num_edited].sort().values
+    images = splits.exposure.select(rows).images
+    edited = batched_on_cpu(lambda batch: to_uint8(editor(batch)), images, device, EDITED_AT_A_TIME)
+    return {"rows": rows, "edited": edited}
 
 
-def play_after(splits: Splits, edited: Tensor) -> Splits:
-    """What the game is played on: psi(x) of the exposure images, and normal ones as they are."""
-    return replace(splits, exposure=replace(splits.exposure, images=edited))
+def play_after(splits: Splits, rows: Tensor, edited: Tensor) -> Splits:
+    """What the game is played on: psi(x) of exposure images, and normal ones as they are."""
+    return replace(splits, exposure=replace(splits.exposure.select(rows), images=edited))

@@ -26,6 +26,7 @@ class FlowEdit(GeneratorSpec):
 
     steps, batch_size, learning_rate: of the flow's training. label_dropout: share of its images without a label.
     patch, width, num_downsamplings, head_width: of its network, a U-Net as generator=unet is.
+    num_edited:     exposure images that are edited for the game, at most.
     strength:       how far to noise an image is taken, 0 to 1, before it is drawn again as a normal one.
     guidance:       how many times the step from no label to the normal one is taken; 1: once.
     num_maps:       of noise, over which the difference between the labels is averaged: the mask.
@@ -44,6 +45,7 @@ class FlowEdit(GeneratorSpec):
     width: int
     num_downsamplings: int
     head_width: int
+    num_edited: int
     strength: float
     guidance: float
     num_maps: int
@@ -51,7 +53,8 @@ class FlowEdit(GeneratorSpec):
 
     def __post_init__(self) -> None:
         check_positive(
-            self, "steps", "learning_rate", "patch", "width", "num_downsamplings", "head_width", "guidance", "num_maps",
+            self, "steps", "learning_rate", "patch", "width", "num_downsamplings", "head_width", "num_edited",
+            "guidance", "num_maps",
         )
         check_at_least(self, batch_size=2, mask_level=0)
         check_between(self, 0, 1, "label_dropout")

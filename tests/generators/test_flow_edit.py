@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from cfexplain.data.batches import to_uint8
 from cfexplain.errors import ConfigError
 from cfexplain.explanation.flow import edited_exposure, FlowLearner, play_after
 from cfexplain.generators.conv import Conv
@@ -26,7 +27,7 @@ EDITOR = Conv(
 )
 SPEC = FlowEdit(
     editor=EDITOR, steps=4, batch_size=4, learning_rate=0.01, label_dropout=0.5, patch=1, width=4, num_downsamplings=1,
-    head_width=4, strength=0.8, guidance=1.0, num_maps=2, mask_level=1.5,
+    head_width=4, num_edited=4, strength=0.8, guidance=1.0, num_maps=2, mask_level=1.5,
 )
 
 
@@ -133,9 +134,13 @@ def test_a_trained_flow_tells_the_labels_apart():
     editor, grey = learner.fitted(), torch.zeros(1, *SHAPE)
     with torch.no_grad():
         assert editor.predicted(grey, 9, NORMAL).mean() < -0.7 and editor.predicted(grey, 9, EXPOSURE).mean() > 0.7
-    edited = edited_exposure(editor, splits(), torch.device("cpu"))
-    played = play_after(splits(), edited)
-    assert torch.equal(played.exposure.images, edited) and torch.equal(played.train.images, splits().train.images)
+    edited = edited_exposure(editor, splits(), 0, torch.device("cpu"))
+    whites = torch.ones(4, *SHAPE)
+    assert len(edited["rows"]) == 4 and torch.equal(edited["edited"], to_uint8(editor(whites)))
+    played = play_after(splits(), **edited)
+    assert torch.equal(played.exposure.images, edited["edited"])
+    assert played.exposure.ids == tuple(f"1-{row}" for row in edited["rows"].tolist())
+    assert torch.equal(played.train.images, splits().train.images)
 
 
 def test_exposure_that_is_made_anew_for_every_batch_is_refused():
