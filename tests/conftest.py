@@ -1,7 +1,6 @@
 """Shared by all tests: a command line in a process of its own, and a folder for cached data of this test session."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -30,12 +29,6 @@ class Finished:
     code: int
     stdout: str
     stderr: str
-    cpu_seconds: float  # of the process: the wall clock of a shared machine says little
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="session")
@@ -43,32 +36,31 @@ def session_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="session")
-def hydra_seconds() -> float:
-    """CPU seconds in which this machine loads Hydra and numpy: the measure of a start that loads no torch.
-
-    torch takes about six of it, a config mistake two and a half, help a quarter, that of the doctor one.
-    """
-    def once() -> float:
-        before = _children_seconds()
-        subprocess.run([sys.executable, "-c", "import hydra, numpy"], check=True)
-        return _children_seconds() - before
-
-    return max(once() for _ in range(2))
-
-
-def run_cfexplain(folder: Path, cache: Path, *args: str, timeout: float = 300) -> Finished:
-    """`cfexplain *args` in a folder, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CFEXPLAIN_CACHE": str(cache)}
-    before = _children_seconds()
+def run_cfexplain(
+    folder: Path, cache: Path, *args: str, timeout: float = 300, path: tuple[Path, ...] = (ROOT,)
+) -> Finished:
+    """`cfexplain *args` in a folder, in a process of its own. path: where modules are looked for first."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "CFEXPLAIN_CACHE": str(cache)}
     done = subprocess.run(
         [sys.executable, "-m", "cfexplain", *args], cwd=folder, env=environment, capture_output=True, text=True,
         timeout=timeout,
     )
-    return Finished(done.returncode, done.stdout, done.stderr, _children_seconds() - before)
+    return Finished(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def cfexplain(tmp_path, session_cache):
     """Run `cfexplain *args` in tmp_path."""
     return partial(run_cfexplain, tmp_path, session_cache)
+
+
+@pytest.fixture
+def cfexplain_without(tmp_path, tmp_path_factory, session_cache):
+    """cfexplain_without(module, ...)(*args): the same where these modules cannot be loaded; torch takes seconds."""
+    def without(*modules: str):
+        folder = tmp_path_factory.mktemp("without")
+        for module in modules:
+            (folder / f"{module}.py").write_text(f"raise SystemError('{module} is not to be loaded')\n")
+        return partial(run_cfexplain, tmp_path, session_cache, path=(folder, ROOT))
+
+    return without

@@ -37,14 +37,11 @@ def doctor(folder: Path, *args: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.slow
-def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(
-    cfexplain, hydra_seconds, tmp_path, monkeypatch, files_in
-):
+def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(cfexplain, tmp_path, monkeypatch, files_in):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = cfexplain("doctor", "output_root=out", "--json")
     assert done.code == 0, done.stdout
     assert files_in(tmp_path) == []
-    assert done.cpu_seconds < 80 * hydra_seconds
     said = json.loads(done.stdout)  # JSON alone
     assert said["status"] == "ok"
     marks = {check["name"]: check["mark"] for check in said["checks"]}
@@ -197,7 +194,6 @@ def test_the_defaults_are_those_of_the_other_commands(monkeypatch):
     assert str(read_options([])["cache_dir"]) == "elsewhere"
 
 
-def test_help_is_quick_and_names_the_options(cfexplain, hydra_seconds):
-    done = cfexplain("doctor", "--help")
+def test_help_is_quick_and_names_the_options(cfexplain_without):
+    done = cfexplain_without("torch", "hydra")("doctor", "--help")
     assert done.code == 0 and "output_root=" in done.stdout
-    assert done.cpu_seconds < 3 * hydra_seconds  # no torch

@@ -12,11 +12,10 @@ from cfexplain.presets import presets
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_help_is_quick_and_names_the_commands(cfexplain, hydra_seconds):
-    done = cfexplain("--help")
+def test_help_is_quick_and_names_the_commands(cfexplain_without):
+    done = cfexplain_without("torch", "hydra")("--help")
     assert done.code == 0
     assert all(name in done.stdout for name in ("train", "explain", "evaluate"))
-    assert done.cpu_seconds < hydra_seconds  # no Hydra
 
 
 @pytest.mark.parametrize("command", ["train", "explain", "evaluate", "doctor"])

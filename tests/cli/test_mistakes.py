@@ -66,12 +66,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("args", "words"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
-def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain, hydra_seconds, tmp_path, args, words):
-    done = cfexplain(*args)
+def test_a_config_mistake_is_one_line_in_time_and_leaves_nothing(cfexplain_without, tmp_path, args, words):
+    done = cfexplain_without("torch")(*args)
     assert done.code == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert words in done.stderr
-    assert done.cpu_seconds < 4.5 * hydra_seconds  # no torch
     assert list(tmp_path.iterdir()) == []
 
 

@@ -230,13 +230,13 @@ def test_torchruns_environment_is_read_whole_or_not_at_all():
     (["train", "fit.batch_size=12"], TORCHRUN, "fit.batch_size=12 cannot be shared by 2 processes"),
 ])
 def test_what_cannot_be_done_in_several_processes_is_said_at_once(
-    cfexplain, hydra_seconds, monkeypatch, tmp_path, args, environment, message
+    cfexplain_without, monkeypatch, tmp_path, args, environment, message
 ):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    done = cfexplain(*args)
+    done = cfexplain_without("torch")(*args)
     assert done.code == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
-    assert done.cpu_seconds < 4.5 * hydra_seconds and not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(("kinds", "codes", "passed_on", "reason", "message"), [
