@@ -101,8 +101,10 @@ def _run_once(line: CommandLine, cfg: DictConfig, command: Command) -> int:
     planned = _planned(line.command, command)
     folder = make_run_folder(planned.parent) if command.config.run_dir is None else claim_run_folder(planned)
     _check_same_run(folder, cfg)
+    before = record_of(folder)
     compose.call_hydra(_task, line, [f"hydra.run.dir={quoted(str(folder))}"])
-    return _exit_code(folder)
+    could_begin = record_of(folder) != before  # else the code in it is that of an earlier attempt
+    return _exit_code(folder) if could_begin else 1
 
 
 def _sweep(line: CommandLine, config: Any) -> int:

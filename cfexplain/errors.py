@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeGuard
 
 
 INTERRUPTED = 75  # exit code: stopped from outside with the state saved
@@ -52,6 +54,11 @@ OUT_OF_MEMORY = "out of memory: this needs more than the machine has; lower the 
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line of at most 200 letters; its type where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def is_forbidden(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the system refused to let this user read or write a file."""
+    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

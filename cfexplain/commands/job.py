@@ -16,8 +16,10 @@ from pathlib import Path
 
 from cfexplain.commands.base import Command, Job
 from cfexplain.engine.stopping import stop_on_signals
-from cfexplain.errors import CfexplainError, CfexplainWarning, Interrupted, is_out_of_memory, OUT_OF_MEMORY
-from cfexplain.files import finite
+from cfexplain.errors import (
+    CfexplainError, CfexplainWarning, DataError, Interrupted, is_forbidden, is_out_of_memory, OUT_OF_MEMORY,
+)
+from cfexplain.files import finite, printable
 from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
 from cfexplain.reporting.tables import as_text
@@ -76,6 +78,7 @@ def _recorded(build: Callable[[], Command], run: RunFolder) -> float:
         status, code, stop = "interrupted", Interrupted.exit_code, KeyboardInterrupt()
         log.exception("the reader of stdout has left")
     except Exception as error:  # noqa: BLE001: the boundary: the traceback goes to the log, one line to the user
+        code = DataError.exit_code if is_forbidden(error) else 1
         log.exception("failed")
         complain(reason(error, run.path))
     seconds = time.monotonic() - started
@@ -107,6 +110,8 @@ def reason(error: Exception, folder: Path) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left for {folder}; free some and run the same command again"
+    if is_forbidden(error):
+        return f"{printable(error.filename or '')[:200]}: {error.strerror}"
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -74,6 +75,8 @@ def claim_run_folder(folder: Path) -> Path:
             )
     except OSError as error:
         raise ConfigError(f"run_dir={folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise ConfigError(f"run_dir={folder} cannot be written to: {os.strerror(errno.EACCES)}")
     check_free_space(folder, MIN_FREE_MB)
     hold(folder)
     return folder

@@ -192,7 +192,7 @@ def damage(rng: random.Random, file: Path) -> None:
     """Bytes of any file, or values of one that holds such."""
     if file.suffix in (".json", ".yaml") and rng.random() < 0.7:
         values = other_values(rng, yaml.safe_load(file.read_text()))
-        file.write_text(json.dumps(values) if file.suffix == ".json" else yaml.safe_dump(values))
+        file.write_text(json.dumps(values))  # which is YAML too
     elif file.suffix == ".pt" and file.parent.name in ("checkpoints", "inspections") and rng.random() < 0.7:
         values = other_values(rng, checkpoint.load(file, ""))
         checkpoint.save(file, values if isinstance(values, dict) else {"x": values})
