@@ -94,7 +94,7 @@ def _merge(job: Job, saved: SavedInspections, shards: list[ShardRun]) -> None:
     """The shards' batches as this run's own, which are those of an unsharded run, and what the shards noted."""
     for note in dict.fromkeys(note for shard in shards for note in shard.record["warnings"]):
         job.note(note)
-    devices = sorted({str(shard.record["device"]) for shard in shards})
+    devices = sorted({str(shard.record.get("device")) for shard in shards})
     job.folder.update(device=", ".join(devices))
     if len(devices) > 1:
         job.note(f"the shards ran on different devices ({', '.join(devices)}), whose numbers differ in their last bits")

@@ -180,8 +180,7 @@ def save_detector(detector: Detector, image_shape: ImageShape, path: Path) -> st
 
 def digest_of(path: Path) -> str | None:
     """Of <run>/checkpoints/<name>, as the run noted it when it wrote the file; None where it did not."""
-    noted = record_of(path.parent.parent).get("weights")
-    return noted.get(path.name) if isinstance(noted, dict) else None
+    return record_of(path.parent.parent).get("weights", {}).get(path.name)
 
 
 def _image_shape(values: dict, path: Path, remedy: str) -> ImageShape:

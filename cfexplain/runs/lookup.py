@@ -46,7 +46,7 @@ def find_run(run: str, output_root: Path, commands: tuple[str, ...]) -> Path:
 
 def parent_runs(folder: Path) -> list[Path]:
     """The runs that a run builds on, as its run.json names them: relative to its own folder."""
-    return [Path(os.path.relpath(folder / parent)) for parent in record_of(folder).get("parents") or []]
+    return [Path(os.path.relpath(folder / parent)) for parent in record_of(folder).get("parents", [])]
 
 
 def read_latest(output_root: Path) -> dict[str, Path]:
@@ -105,8 +105,10 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Its run.json; DataError where that is missing or damaged."""
-    return read_json(folder / "run.json", KINDS)
+    """Its run.json, lists that it lacks empty; DataError where that is missing or damaged."""
+    record = read_json(folder / "run.json", KINDS)
+    lacking = {key: [] for key in ("argv", "parents", "warnings", "attempts") if record.get(key) is None}
+    return {**record, "weights": record.get("weights") or {}, **lacking}
 
 
 def metrics_of(folder: Path) -> dict[str, float]:

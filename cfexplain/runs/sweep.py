@@ -94,7 +94,8 @@ def stops_passed_on(sweep: Path) -> Iterator[None]:
 def _running_workers(sweep: Path) -> list[int]:
     records = [record_of(file.parent) for file in sweep.glob("*/run.json")]
     here = [record for record in records if record.get("host") == socket.gethostname()]
-    return [record["pid"] for record in here if status_of(record) == "running" and record["pid"] != os.getpid()]
+    running = [record.get("pid") for record in here if status_of(record) == "running"]
+    return [pid for pid in running if pid not in (None, os.getpid())]
 
 
 def share_gpus(sweep: Path, job_number: int) -> None:

@@ -141,6 +141,10 @@ def test_an_export_program_that_is_stopped_and_continued(cfexplain, tmp_path):
         first, second = (weights_of(tmp_path / run, name) for run in ("whole", "t"))
         assert all(torch.equal(value, second[key]) for key, value in first.items())
     check_explained(cfexplain, tmp_path)
+    content = (tmp_path / "model.pt2").read_bytes()
+    (tmp_path / "model.pt2").write_bytes(content.replace(b"archive/.format_version", b"archi~e/.format_version"))
+    said = one_line(cfexplain(*command, "detector.sha256=null", "dry_run=true"), 3)  # though torch logs a traceback
+    assert "torch cannot read model.pt2" in said
 
 
 @pytest.mark.slow

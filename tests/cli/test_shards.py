@@ -98,8 +98,12 @@ def test_merged_shards_are_the_unsharded_run(inside, capsys):
 
 @pytest.mark.slow
 def test_a_glob_takes_the_shards_and_leaves_other_runs(inside):
+    record = json.loads(Path("s1/run.json").read_text())
+    lacking = {key: value for key, value in record.items() if key not in ("warnings", "device", "argv", "weights")}
+    Path("s1/run.json").write_text(json.dumps(lacking))  # what nothing depends on may be missing
     assert main(["explain", "run=t", "merge=[*]", "run_dir=by-glob"]) == 0
     assert same_batches(inside / "whole", inside / "by-glob") == 5
+    Path("s1/run.json").write_text(json.dumps(record))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import io
 import json
+import logging
 import re
 import sys
 import warnings
@@ -31,6 +32,7 @@ def read_network(path: Path, sha256: str | None) -> nn.Module:
     """The network in a TorchScript file or torch.export program, on the CPU."""
     content = _checked_content(path, sha256)
     kind, file = file_format(path, content), io.BytesIO(content)
+    logging.getLogger("torch.export").disabled = True  # of a damaged file it prints a traceback beside its exception
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; the file is there all the same
