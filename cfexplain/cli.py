@@ -9,7 +9,7 @@ import sys
 from cfexplain.errors import (
     CfexplainError, ConfigError, DataError, did_you_mean, INTERRUPTED, is_out_of_memory, OUT_OF_MEMORY, reason_of,
 )
-from cfexplain.files import printable
+from cfexplain.files import system_reason
 from cfexplain.reporting.console import complain, forget_reader
 from cfexplain.version import VERSION
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # no permission, a name too long, links in a circle
-        complain(f"{printable(error.filename or '')[:200]}: {error.strerror or error}")
+        complain(system_reason(error))
         return DataError.exit_code
     except Exception as error:  # noqa: BLE001: the boundary
         if os.environ.get(SHOW_TRACEBACK):

@@ -61,6 +61,11 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def system_reason(error: OSError) -> str:
+    """The file and what the system said of it, in one line."""
+    return f"{printable(str(error.filename or ''))[:200]}: {error.strerror or error}"
+
+
 def file_name(image_id: str, shown: str | None = None) -> str:
     """The name, without ending, of a file about the image: another one for each id, short enough, and readable.
 

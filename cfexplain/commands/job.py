@@ -19,7 +19,7 @@ from cfexplain.engine.stopping import stop_on_signals
 from cfexplain.errors import (
     CfexplainError, CfexplainWarning, DataError, Interrupted, is_forbidden, is_out_of_memory, OUT_OF_MEMORY,
 )
-from cfexplain.files import finite, printable
+from cfexplain.files import finite, system_reason
 from cfexplain.reporting.console import as_clock, complain, forget_reader, peak_memory_mb, Reporter
 from cfexplain.reporting.live import finish_live
 from cfexplain.reporting.tables import as_text
@@ -111,7 +111,7 @@ def reason(error: Exception, folder: Path) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left for {folder}; free some and run the same command again"
     if is_forbidden(error):
-        return f"{printable(error.filename or '')[:200]}: {error.strerror}"
+        return system_reason(error)
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error} (traceback: {folder / 'cfexplain.log'})"

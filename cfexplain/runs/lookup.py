@@ -19,6 +19,7 @@ KINDS = {  # of what is read again of a run.json
     "pid": int | None, "exit_code": int | None, "parents": list[str] | None, "warnings": list[str] | None,
     "attempts": list[dict] | None, "weights": dict[str, str] | None, "versions": dict | None, "shard": dict | None,
 }
+EMPTY = {"argv": list, "parents": list, "warnings": list, "attempts": list, "weights": dict}  # where it lacks them
 GONE = "process {pid} is gone without a word: killed, or out of memory"
 
 
@@ -105,10 +106,9 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Its run.json, lists that it lacks empty; DataError where that is missing or damaged."""
+    """Its run.json, with what it lacks of EMPTY; DataError where that is missing or damaged."""
     record = read_json(folder / "run.json", KINDS)
-    lacking = {key: [] for key in ("argv", "parents", "warnings", "attempts") if record.get(key) is None}
-    return {**record, "weights": record.get("weights") or {}, **lacking}
+    return record | {key: kind() for key, kind in EMPTY.items() if record.get(key) is None}
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
