@@ -84,6 +84,10 @@ def _main(argv: list[str]) -> int:
         return _complete(argv)
     if argv[0] not in COMMANDS:
         raise ConfigError(f"no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)} Commands: {', '.join(COMMANDS)}")
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the working folder has been deleted; change to one that is there") from error
     if argv[0] in WITHOUT_CONFIG:
         return importlib.import_module(f"cfexplain.commands.{argv[0]}").main(argv[1:])
     from cfexplain.dispatch import dispatch

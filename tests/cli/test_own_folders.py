@@ -70,6 +70,16 @@ def test_a_run_that_is_continued_keeps_what_somebody_put_beside_it(tmp_path, own
     assert before.items() <= content(own).items()
 
 
+@pytest.mark.parametrize("words", [["train", "dry_run=true"], ["evaluate", "runs=x"], ["doctor"]])
+def test_a_working_folder_that_was_deleted(words, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(words) == 2
+    assert capsys.readouterr().err == "cfexplain: the working folder has been deleted; change to one that is there\n"
+
+
 @pytest.mark.slow
 def test_a_run_that_may_not_be_written(tmp_path):
     """One line each, and not the exit code of the attempt before. Children become nobody, since root may do all."""
